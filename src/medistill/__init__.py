@@ -1,0 +1,3 @@
+"""medistill: share what medical images teach without sending the images."""
+
+__version__ = "0.1.0"

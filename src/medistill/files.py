@@ -1,0 +1,103 @@
+"""Files that are either whole or absent.
+
+A file is written beside its final name, flushed to the disk and then renamed, which POSIX makes atomic. Whoever
+finds the final name finds the whole content, whatever happened in between: kill -9, a full disk, a power cut.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medistill.errors import StorageError
+
+_PARTIAL = ".partial"
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an operating-system refusal about `path` into a StorageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "The disk is full: free some space or choose another folder, then run the same command again.",
+            errno.EDQUOT: "The disk quota is used up: free some space, then run the same command again.",
+            errno.EACCES: "Permission was denied: choose a folder you may write to.",
+            errno.EROFS: "The disk is read-only: choose another folder.",
+            errno.EISDIR: "It is a folder: name a file.",
+            errno.ENOENT: "It does not exist: check the spelling.",
+        }.get(error.errno or 0, "Run the same command again once this is mended.")
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise StorageError(f"{path.name}: {reason}. {advice} Nothing that was finished is lost.") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees either all of it or the file as it was before.
+
+    Raises:
+        StorageError: the disk is full, read-only, or not ours to write to; the half-written part is removed.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
+        try:
+            with partial.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON with sorted keys, whole or not at all. NaN is refused."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_whole(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        StorageError: the file cannot be read or is not JSON.
+    """
+    with storage_errors(path):
+        content = path.read_bytes()
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise StorageError(f"{path.name} is not readable as JSON. Delete it and run the same command again.") from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a log and flush it; a log keeps what was there whatever happens next."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what interrupted writes left behind in `folder`; whole files are never touched."""
+    for partial in folder.rglob(f"*{_PARTIAL}"):
+        partial.unlink(missing_ok=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk that holds `folder` (or its nearest existing parent), in bytes."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(existing).free
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 of `content`, as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,277 @@
+"""Every setting of one run: frozen, validated, written as TOML.
+
+A recipe decides everything that randomness decides. `seed_for("teacher/3")` is a pure hash, so two machines that
+hold the same recipe draw the same numbers, whatever they did before. Only `source.path`, which names a place on
+the holder's disk, is left out of what a recipe *is*: it enters neither digests nor packages.
+"""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medistill.errors import RecipeError
+
+Sampling = Literal["natural", "balanced"]
+Start = Literal["noise", "class-mean", "real"]
+Similarity = Literal["unsigned", "signed", "displacement"]
+Architecture = Literal["convnet", "resnet18"]
+
+
+class Section(BaseModel):
+    """One table of a recipe: frozen, and strict about names and numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SourceSettings(Section):
+    """Which real images, and in what shape the networks see them."""
+
+    path: str = "phantom"
+    image_size: int | None = Field(None, ge=8, le=1024)
+    channels: Literal[1, 3] = 1
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
+    test_fraction: float = Field(0.2, gt=0, lt=0.5)
+
+
+class NetworkSettings(Section):
+    """The network that teachers and students share."""
+
+    architecture: Architecture = "convnet"
+    width: int = Field(128, ge=4, le=1024)
+    depth: int = Field(3, ge=1, le=8)
+
+
+class AugmentSettings(Section):
+    """How far differentiable augmentation may move an image; all zero switches it off.
+
+    The same ranges serve synthetic and real images. `flip` mirrors left and right, which for a chest film moves the
+    heart to the other side: leave it off wherever laterality means something.
+    """
+
+    rotate_degrees: float = Field(8.0, ge=0, le=180)
+    scale: float = Field(0.1, ge=0, lt=1)
+    shift: float = Field(0.08, ge=0, lt=1)
+    brightness: float = Field(0.2, ge=0)
+    contrast: float = Field(0.2, ge=0, lt=1)
+    cutout: float = Field(0.0, ge=0, lt=1)
+    flip: bool = False
+
+
+class TeacherSettings(Section):
+    """How the networks on the real images are trained and recorded."""
+
+    count: int = Field(10, ge=1)
+    epochs: int = Field(10, ge=1)
+    sampling: Sampling = "balanced"
+    rate: float = Field(0.01, gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(128, ge=1)
+    storage: Literal["differences", "full"] = "differences"
+
+
+class DistillSettings(Section):
+    """The outer loop, the inner loop and what is matched."""
+
+    ipc: int = Field(10, ge=1)
+    student_steps: int = Field(10, ge=1)
+    expert_epochs: int = Field(2, ge=1)
+    max_start_epoch: int = Field(4, ge=0)
+    outer_steps: int = Field(300, ge=0)
+    objective: Literal["mtt", "pruned"] = "pruned"
+    threshold: float = Field(0.1, ge=0, le=1)
+    similarity: Similarity = "unsigned"
+    start: Start = "class-mean"
+    images_per_mean: int = Field(64, ge=8)
+    start_noise: float = Field(0.1, ge=0)
+    batch_size: int | None = Field(None, ge=1)
+    micro_batch: int | None = Field(None, ge=1)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    image_rate: float = Field(0.02, gt=0)
+    image_momentum: float = Field(0.5, ge=0, lt=1)
+    inner_rate: float = Field(0.02, gt=0)
+    log_rate_step: float = Field(0.01, ge=0, le=0.5)
+    learn_labels: bool = False
+    label_rate: float = Field(0.02, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+    validate_every: int = Field(50, ge=1)
+    validate_networks: int = Field(2, ge=1)
+    validate_images: int = Field(1000, ge=1)
+
+
+class EvaluateSettings(Section):
+    """The fair protocol: fresh networks, one rate search for everybody, selection on validation only."""
+
+    networks: int = Field(5, ge=1)
+    search_networks: int = Field(1, ge=1)
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03)
+    steps: int = Field(300, ge=1)
+    full_epochs: int = Field(10, ge=1)
+    batch_size: int = Field(128, ge=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    unseen: tuple[Architecture, ...] = ()
+
+    @model_validator(mode="after")
+    def _rates_are_usable(self) -> Self:
+        if not self.rates or min(self.rates) <= 0:
+            raise ValueError("rates must hold at least one learning rate above 0")
+        return self
+
+
+class MachineSettings(Section):
+    """What was chosen for the machine; `threads` of the outer loop changes the last bits of a result."""
+
+    threads: int | None = Field(None, ge=1)
+    processes: int | None = Field(None, ge=1)
+
+
+class Recipe(Section):
+    """Every setting of one run.
+
+    Build one in Python, or read it from TOML with `read_recipe`. Two recipes with the same `digest` ask for the same
+    result on the same images.
+    """
+
+    name: str = Field("medistill", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    seed: int = Field(0, ge=0)
+    source: SourceSettings = SourceSettings()
+    network: NetworkSettings = NetworkSettings()
+    augment: AugmentSettings = AugmentSettings()
+    teachers: TeacherSettings = TeacherSettings()
+    distill: DistillSettings = DistillSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    machine: MachineSettings = MachineSettings()
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.last_teacher_epoch > self.teachers.epochs:
+            raise ValueError(
+                f"distill.max_start_epoch + distill.expert_epochs = {self.last_teacher_epoch} lies beyond "
+                f"teachers.epochs = {self.teachers.epochs}: train teachers longer or start earlier"
+            )
+        size, depth = self.source.image_size, self.network.depth
+        if size is not None and self.network.architecture == "convnet" and size < 2**depth:
+            raise ValueError(
+                f"network.depth = {depth} halves an image {depth} times, so source.image_size must be at least "
+                f"{2**depth}; it is {size}"
+            )
+        return self
+
+    @property
+    def last_teacher_epoch(self) -> int:
+        """The last epoch that distillation can ask of a teacher; training longer would be wasted."""
+        return self.distill.max_start_epoch + self.distill.expert_epochs
+
+    def seed_for(self, purpose: str) -> int:
+        """A 63-bit seed that depends on `seed` and on `purpose` alone, for instance `"teacher/3/epoch/5"`."""
+        hashed = hashlib.sha256(f"medistill/{self.seed}/{purpose}".encode()).digest()
+        return int.from_bytes(hashed[:8], "big") >> 1
+
+    def public(self) -> dict[str, Any]:
+        """The settings without `source.path` and without how many processes worked, neither of which changes a result."""
+        settings = self.model_dump(mode="json")
+        del settings["source"]["path"], settings["machine"]["processes"]
+        return settings
+
+    def digest(self, *sections: str) -> str:
+        """SHA-256 of the settings that matter, or of some sections with the seed, as 64 hexadecimal digits."""
+        settings = self.public()
+        chosen = {name: settings[name] for name in (*sections, "seed")} if sections else settings
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    def to_toml(self) -> str:
+        """The public settings as TOML; a setting that is absent means "choose for me" and is left out."""
+        return tomli_w.dumps(_without_none(self.public()))
+
+
+def read_recipe(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
+    """Read a recipe from a TOML file and apply `--set a.b=c` overrides, whose values are read as TOML.
+
+    Raises:
+        RecipeError: the file is absent or not TOML, a key is unknown, or a value is refused.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path.name}: cannot be read ({error.strerror}). Give the path of a recipe in TOML.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path.name}: is not TOML ({error}). Compare it with a file in recipes/.") from error
+    return recipe_from(settings, overrides, name=path.name)
+
+
+def recipe_from(
+    settings: dict[str, Any], overrides: dict[str, str] | None = None, name: str = "recipe"
+) -> Recipe:
+    """Build a recipe from plain dictionaries; `name` says in messages where they came from.
+
+    Raises:
+        RecipeError: a key is unknown (with the nearest known one) or a value is refused.
+    """
+    merged = json.loads(json.dumps(settings, default=str))
+    for key, text in (overrides or {}).items():
+        *tables, last = key.split(".")
+        table = merged
+        for part in tables:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"--set {key}: {part} is a value, not a section.{_suggestion(key)}")
+        table[last] = _toml_value(text)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(name, fault) for fault in error.errors())) from error
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(name: str, fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{name}: {key} is not a setting.{_suggestion(key)}"
+    reason = fault["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{name}: {reason}."
+    return f"{name}: {key} = {fault['input']!r}. {reason}."
+
+
+def _suggestion(key: str) -> str:
+    known = _known_keys()
+    by_name: dict[str, list[str]] = {}
+    for candidate in known:
+        by_name.setdefault(candidate.rsplit(".", 1)[-1], []).append(candidate)
+    whole = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if whole:
+        return f" Did you mean {whole[0]}?"
+    last = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_name, n=1, cutoff=0.6)
+    if last:
+        return f" Did you mean {' or '.join(by_name[last[0]])}?"
+    return f" Known: {', '.join(sorted(known))}."
+
+
+def _known_keys() -> list[str]:
+    keys = []
+    for name, field in Recipe.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            keys += [f"{name}.{key}" for key in section.model_fields]
+        else:
+            keys.append(name)
+    return keys
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value

@@ -1,0 +1,1 @@
+"""Real images from files: each reader returns LabelledImages."""
