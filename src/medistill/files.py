@@ -26,7 +26,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         advice = {
-            errno.ENOSPC: "The disk is full: free some space or choose another folder, then run the same command again.",
+            errno.ENOSPC: "The disk is full: free some space, then run the same command again.",
             errno.EDQUOT: "The disk quota is used up: free some space, then run the same command again.",
             errno.EACCES: "Permission was denied: choose a folder you may write to.",
             errno.EROFS: "The disk is read-only: choose another folder.",

@@ -42,9 +42,13 @@ class LabelledImages:
                 "[n, channels, height, width]."
             )
         if len(self.labels) != len(self.pixels):
-            raise SourceError(f"Found {len(self.pixels)} images but {len(self.labels)} labels; expected one label an image.")
+            raise SourceError(
+                f"Found {len(self.pixels)} images but {len(self.labels)} labels; expected one label an image."
+            )
         if self.groups is not None and len(self.groups) != len(self.pixels):
-            raise SourceError(f"Found {len(self.pixels)} images but {len(self.groups)} groups; expected one group an image.")
+            raise SourceError(
+                f"Found {len(self.pixels)} images but {len(self.groups)} groups; expected one group an image."
+            )
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
             raise SourceError(
                 f"Found labels from {self.labels.min()} to {self.labels.max()}; expected 0 to "
@@ -59,6 +63,17 @@ class LabelledImages:
         """Images in each class, shape [classes]."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel's intensity, where 0 is black and 1 is white."""
+        values = np.arange(256) / 255
+        means, stds = [], []
+        for channel in range(self.pixels.shape[1]):
+            share = np.bincount(self.pixels[:, channel].ravel(), minlength=256) / self.pixels[:, channel].size
+            mean = float(share @ values)
+            means.append(round(mean, 6))
+            stds.append(round(max(float(share @ (values - mean) ** 2) ** 0.5, 1e-6), 6))
+        return tuple(means), tuple(stds)
+
     def take(self, indices: Indices) -> "LabelledImages":
         """The images at `indices`, in that order."""
         groups = None if self.groups is None else self.groups[indices]
@@ -70,8 +85,7 @@ class LabelledImages:
         Shrinking averages areas (from 64 to 32 px: the mean of 2 x 2), enlarging is bilinear. A film that is not square
         is squeezed, not cropped, so that no part of it is lost. Color becomes grey by luma; grey is repeated.
         """
-        pixels = _with_channels(self.pixels, channels)
-        return dataclasses.replace(self, pixels=_resized(pixels, size or pixels.shape[-1]))
+        return dataclasses.replace(self, pixels=shaped_pixels(self.pixels, size, channels))
 
 
 @dataclass(frozen=True)
@@ -90,8 +104,8 @@ class Splits:
 
     def shaped(self, size: int | None, channels: int) -> "Splits":
         """Every split at the same size and channels; see `LabelledImages.shaped`."""
-        parts = {name: part.shaped(size, channels) for name, part in self.parts.items()}
-        return dataclasses.replace(self, **parts)
+        train, validation, test = (part.shaped(size, channels) for part in self.parts.values())
+        return Splits(train, validation, test, self.notes)
 
     def fingerprint(self) -> str:
         """SHA-256 over pixels, labels, groups, class names and the cut into splits, as 64 hexadecimal digits."""
@@ -136,6 +150,11 @@ def cut(images: LabelledImages, fraction: float, seed: int) -> tuple[LabelledIma
     return images.take(np.flatnonzero(~side)), images.take(np.flatnonzero(side))
 
 
+def shaped_pixels(pixels: Pixels, size: int | None, channels: int) -> Pixels:
+    """The rule behind `LabelledImages.shaped`, for pixels [n, channels, height, width] that have no labels yet."""
+    return _resized(_with_channels(pixels, channels), size or pixels.shape[-1])
+
+
 def _with_channels(pixels: Pixels, channels: int) -> Pixels:
     found = pixels.shape[1]
     if found == channels:
@@ -143,7 +162,7 @@ def _with_channels(pixels: Pixels, channels: int) -> Pixels:
     if found == 1:
         return np.repeat(pixels, channels, axis=1)
     if found == 3 and channels == 1:
-        luma = np.tensordot(pixels.astype(np.float32), np.float32([0.299, 0.587, 0.114]), axes=([1], [0]))
+        luma = np.tensordot(pixels.astype(np.float32), np.array([0.299, 0.587, 0.114], np.float32), axes=([1], [0]))
         return np.rint(luma).astype(np.uint8)[:, None]
     raise SourceError(f"Found images with {found} channels; expected 1 or 3.")
 

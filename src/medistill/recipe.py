@@ -40,11 +40,12 @@ class SourceSettings(Section):
 
 
 class NetworkSettings(Section):
-    """The network that teachers and students share."""
+    """The network that teachers and students share; the published ConvNet pads grey images by 3 in its first layer."""
 
     architecture: Architecture = "convnet"
     width: int = Field(128, ge=4, le=1024)
     depth: int = Field(3, ge=1, le=8)
+    first_padding: Literal[1, 3] = 1
 
 
 class AugmentSettings(Section):
@@ -169,13 +170,17 @@ class Recipe(Section):
         """The last epoch that distillation can ask of a teacher; training longer would be wasted."""
         return self.distill.max_start_epoch + self.distill.expert_epochs
 
+    def network_as(self, architecture: Architecture) -> NetworkSettings:
+        """The network's settings with another architecture, for networks that the images were not made for."""
+        return self.network.model_copy(update={"architecture": architecture})
+
     def seed_for(self, purpose: str) -> int:
         """A 63-bit seed that depends on `seed` and on `purpose` alone, for instance `"teacher/3/epoch/5"`."""
         hashed = hashlib.sha256(f"medistill/{self.seed}/{purpose}".encode()).digest()
         return int.from_bytes(hashed[:8], "big") >> 1
 
     def public(self) -> dict[str, Any]:
-        """The settings without `source.path` and without how many processes worked, neither of which changes a result."""
+        """The settings without `source.path` and the number of processes, neither of which changes a result."""
         settings = self.model_dump(mode="json")
         del settings["source"]["path"], settings["machine"]["processes"]
         return settings
@@ -200,15 +205,15 @@ def read_recipe(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(f"{path.name}: cannot be read ({error.strerror}). Give the path of a recipe in TOML.") from error
+        raise RecipeError(
+            f"{path.name}: cannot be read ({error.strerror}). Give the path of a recipe in TOML."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path.name}: is not TOML ({error}). Compare it with a file in recipes/.") from error
     return recipe_from(settings, overrides, name=path.name)
 
 
-def recipe_from(
-    settings: dict[str, Any], overrides: dict[str, str] | None = None, name: str = "recipe"
-) -> Recipe:
+def recipe_from(settings: dict[str, Any], overrides: dict[str, str] | None = None, name: str = "recipe") -> Recipe:
     """Build a recipe from plain dictionaries; `name` says in messages where they came from.
 
     Raises:

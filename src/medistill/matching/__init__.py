@@ -1,0 +1,1 @@
+"""What is matched, and the exact gradient of the match."""

@@ -1,0 +1,31 @@
+"""A distilled set, what a receiver must know to train on it, and the evidence, sealed in one file.
+
+A package is data only: no code, no pickle, nothing compressed, nothing extracted to disk. It has exactly one form, so
+whoever opens it recomputes every byte that is not content and compares. docs/format.md is the specification.
+"""
+
+from medistill.package.manifest import (
+    PRIVACY,
+    FileEntry,
+    ImageForm,
+    Manifest,
+    Provenance,
+    Training,
+    Transform,
+)
+from medistill.package.sealed import SUFFIX, Package, open_package, pack, verify
+
+__all__ = [
+    "PRIVACY",
+    "SUFFIX",
+    "FileEntry",
+    "ImageForm",
+    "Manifest",
+    "Package",
+    "Provenance",
+    "Training",
+    "Transform",
+    "open_package",
+    "pack",
+    "verify",
+]

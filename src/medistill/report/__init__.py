@@ -1,0 +1,1 @@
+"""What people look at: figures, the contact sheet and the HTML report."""

@@ -1,1 +1,112 @@
-"""Real images from files: each reader returns LabelledImages."""
+"""Real images, wherever they lie: a folder, a zip, a CSV, a MedMNIST file, or phantoms drawn on the spot.
+
+Every reader looks at one kind of place and returns what it found (`found.Found`): images of any size, one class each,
+in the splits that the source has. From there one path leads to what a run needs (`read_source`): three splits of one
+shape. A split that is missing is cut off the training images by the same draw for every recipe, so that two runs with
+different seeds are judged on the same images and no seed can be picked for its test set.
+
+`inspect_source` looks at the same images without holding them, and says what a person should know before a run.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from medistill.errors import SourceError
+from medistill.images import LabelledImages, Splits, cut
+from medistill.recipe import SourceSettings
+from medistill.sources.found import ALL, SPLITS, Found, split_name
+from medistill.sources.inspection import Inspection, inspect_source
+from medistill.sources.opening import open_source
+
+__all__ = ["Inspection", "inspect_source", "read_part", "read_source"]
+
+_CUT_SEED = 0
+"""Fixed on purpose: which images are tested on must not depend on a recipe's seed."""
+
+
+def read_source(settings: SourceSettings) -> Splits:
+    """Read train, validation and test, cutting off train what the source does not have.
+
+    A missing test split takes `test_fraction` of every class, a missing validation split `validation_fraction` of what
+    then remains; whole groups at a time where groups are known. A source without splits is all training images to
+    begin with. `notes` of the result say in whole sentences what was cut, left out or empty.
+
+    Args:
+        settings: where the images are and in which shape they are wanted.
+
+    Raises:
+        SourceError: the source cannot be read, images differ in size and `image_size` is not set, there are no
+            training images, or a class has none.
+    """
+    found = open_source(settings.path, settings.image_size, settings.channels)
+    base = "train" if "train" in found.parts else ALL
+    if base not in found.parts:
+        raise SourceError(
+            f"{found.name}: found only the splits {', '.join(found.parts)}; expected train among them. "
+            "Name the training images train."
+        )
+    used = [name for name in (base, *SPLITS[1:]) if name in found.parts]
+    parts = found.labelled(used, settings.image_size, settings.channels)
+    train = parts.pop(base)
+    for class_name, count in zip(train.class_names, train.counts, strict=True):
+        if not count:
+            raise SourceError(
+                f"{found.name}: found no training image of class {class_name}; expected some of every class. "
+                "Add images or remove the class from the other splits."
+            )
+    notes = [*found.notes, *_unused(found, used)]
+    for name, fraction in (("test", settings.test_fraction), ("validation", settings.validation_fraction)):
+        if name not in parts:
+            train, parts[name] = cut(train, fraction, _CUT_SEED)
+            notes.append(
+                f"The source has no {name} split: {len(parts[name]):,} training images ({100 * fraction:g} % of every "
+                "class) were set aside for it, the same ones for every seed."
+            )
+        empty = [label for label, count in zip(train.class_names, parts[name].counts, strict=True) if not count]
+        if empty:
+            notes.append(f"The {name} split has no image of {', '.join(empty)}: nothing is measured for it there.")
+    return Splits(train, parts["validation"], parts["test"], tuple(notes))
+
+
+def read_part(source: str, size: int, channels: int) -> LabelledImages:
+    """Read one split, written `path#split`, or all images of a source where no split is named.
+
+    This is how a receiver names their own images: `ours.npz#test`, `films#val`, `phantom#test`, `films.zip`.
+
+    Args:
+        source: the path and the split.
+        size: height and width of the result, in pixels.
+        channels: 1 or 3.
+
+    Raises:
+        SourceError: the source cannot be read or has no such split.
+    """
+    path, marked, split = source.rpartition("#")
+    if not marked or Path(source).exists():
+        found = open_source(source, size, channels)
+        return _joined(list(found.labelled(list(found.parts), size, channels).values()))
+    found = open_source(path, size, channels)
+    name = split_name(split)
+    if name not in found.parts:
+        raise SourceError(
+            f"{found.name} has no split {split!r}; it has {', '.join(found.parts)}. "
+            f"Write for instance {found.name}#{next(iter(found.parts))}."
+        )
+    return found.labelled([name], size, channels)[name]
+
+
+def _unused(found: Found, used: list[str]) -> list[str]:
+    left = [name for name in found.parts if name not in used]
+    return [f"Of the source's splits, {', '.join(left)} was not used: a run uses train, val and test."] if left else []
+
+
+def _joined(parts: list[LabelledImages]) -> LabelledImages:
+    known = [part.groups for part in parts if part.groups is not None]
+    return LabelledImages(
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        parts[0].class_names,
+        np.concatenate(known) if len(known) == len(parts) else None,
+        parts[0].named,
+    )

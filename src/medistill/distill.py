@@ -1,0 +1,320 @@
+"""The outer loop: synthetic images that teach what the teachers learned.
+
+Each outer step picks a teacher and a start epoch, trains a student on the synthetic images from there, compares where
+it lands with where the teacher went, and moves pixels and inner rate along the exact gradient. What a step draws depends
+on the recipe and the step's number alone, so the state between steps is tensors and a few numbers, and a resumed run
+repeats an uninterrupted one to the bit. The set that is kept is the one whose networks did best on validation.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from medistill.augment import draw_augmentation
+from medistill.buffer import Buffer
+from medistill.errors import MatchingError, StorageError
+from medistill.evaluate import Bench, Training, synthetic_arm, train_all, validation_score
+from medistill.files import remove_partials, storage_errors, write_whole
+from medistill.images import LabelledImages, Splits
+from medistill.jobs import Progress
+from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
+from medistill.matching.pruning import kept_parameters
+from medistill.matching.trajectory import trajectory_distance
+from medistill.networks import build
+from medistill.package import Transform
+from medistill.recipe import DistillSettings, Recipe
+from medistill.synthetic import SyntheticSet, starting_set, trusting_logits
+from medistill.train import TrainingSet
+
+_MOST_SKIPPED_IN_A_ROW = 10
+_CHECKPOINT_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one outer step did.
+
+    Attributes:
+        step: its number, from 1; 0 is the start, before any step.
+        teacher: whose trajectory was followed.
+        start_epoch: where the student began on it.
+        value: of the objective, or None where the step was skipped because a number was not finite.
+        kept: the fraction of parameters that pruning left in the match.
+        inner_rate: the student's learning rate after the step.
+        validation: balanced accuracy of a selection after the step, or None between selections.
+    """
+
+    step: int
+    teacher: int | None
+    start_epoch: int | None
+    value: float | None
+    kept: float | None
+    inner_rate: float
+    validation: float | None = None
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The selected set, the step it comes from, and what every step did."""
+
+    synthetic: SyntheticSet
+    selected_step: int
+    log: tuple[Outcome, ...]
+
+
+def distill(
+    recipe: Recipe,
+    splits: Splits,
+    transform: Transform,
+    buffer: Buffer,
+    folder: Path | None,
+    processes: int,
+    progress: Progress,
+) -> Distilled:
+    """Distill the training images into a synthetic set by trajectory matching, continuing an interrupted run.
+
+    Args:
+        recipe: every setting; its distill section describes the two loops.
+        splits: training images for the start, validation images for the selection; the test split is not touched.
+        transform: how real images are normalized.
+        buffer: the teachers' trajectories.
+        folder: where checkpoints lie, or None to keep none; it must belong to this recipe and these images alone.
+        processes: how many networks of a selection are trained at once.
+        progress: told of every outer step.
+
+    Raises:
+        MatchingError: ten steps in a row were not finite, nothing was left to match, or a teacher did not move.
+        RecipeError: a class has too few images for the start.
+        StorageError: the disk refused, or the buffer is damaged.
+    """
+    settings = recipe.distill
+    learned = _Learned(settings, _start(recipe, splits.train, transform))
+    checkpoint = None if folder is None else folder / "checkpoint.safetensors"
+    if folder is not None:
+        remove_partials(folder)
+    if checkpoint is not None and checkpoint.exists():
+        learned.restore(checkpoint)
+    progress.begin("distill", settings.outer_steps, learned.step)
+    if not learned.log:
+        score = _validate(recipe, learned.current(), splits.validation, transform, processes)
+        learned.choose(score)
+        learned.log.append(Outcome(0, None, None, None, None, learned.inner_rate, score))
+    while learned.step < settings.outer_steps:
+        outcome = _outer_step(recipe, buffer, learned)
+        if outcome.value is None:
+            _mind_skipped(learned, outcome, progress)
+        is_last = learned.step == settings.outer_steps
+        if learned.step % settings.validate_every == 0 or is_last:
+            score = _validate(recipe, learned.current(), splits.validation, transform, processes)
+            learned.choose(score)
+            outcome = replace(outcome, validation=score)
+        learned.log.append(outcome)
+        if checkpoint is not None and (learned.step % _CHECKPOINT_EVERY == 0 or is_last):
+            learned.store(checkpoint)
+        progress.advance(1)
+    return Distilled(learned.chosen, learned.chosen_step, tuple(learned.log))
+
+
+class _Learned:
+    """Everything that outer steps change, with its way to disk and back."""
+
+    _TENSORS = ("images", "logits", "log_rate", "average", "chosen_images", "chosen_targets")
+    _NUMBERS = ("step", "skipped", "chosen_rate", "chosen_step", "chosen_score")
+
+    def __init__(self, settings: DistillSettings, start: SyntheticSet) -> None:
+        self.settings, self.start = settings, start
+        self.images = start.images.clone()
+        self.logits = trusting_logits(start.targets)
+        self.log_rate = torch.tensor(math.log(start.inner_rate))
+        self.average = start.images.clone()
+        self.chosen_images, self.chosen_targets = start.images.clone(), start.targets.clone()
+        self.chosen_rate, self.chosen_step, self.chosen_score = start.inner_rate, 0, -math.inf
+        self.step, self.skipped = 0, 0
+        self.log: list[Outcome] = []
+        self.optimizer = self._new_optimizer()
+
+    @property
+    def targets(self) -> Tensor:
+        """A probability of every class for each image."""
+        return self.logits.softmax(1) if self.settings.learn_labels else self.start.targets
+
+    @property
+    def inner_rate(self) -> float:
+        return float(self.log_rate.exp())
+
+    @property
+    def chosen(self) -> SyntheticSet:
+        """The set of the best selection so far."""
+        return replace(self.start, images=self.chosen_images, targets=self.chosen_targets, inner_rate=self.chosen_rate)
+
+    def current(self) -> SyntheticSet:
+        """The set as it stands; with `ema`, its images averaged over the steps."""
+        images = self.average if self.settings.ema > 0 else self.images
+        return replace(self.start, images=images.clone(), targets=self.targets.clone(), inner_rate=self.inner_rate)
+
+    def choose(self, score: float) -> None:
+        """Keep the current set if no earlier selection did as well."""
+        if score > self.chosen_score:
+            current = self.current()
+            self.chosen_images, self.chosen_targets = current.images, current.targets
+            self.chosen_rate, self.chosen_step, self.chosen_score = current.inner_rate, self.step, score
+
+    def move(self, gradient: Gradient) -> None:
+        """One step of the optimizer along a finite gradient."""
+        self.images.grad, self.log_rate.grad = gradient.images, gradient.log_rate
+        if self.settings.optimizer == "sgd":
+            # Adam bounds the step of the log rate by itself; plain descent once threw rates out of the range of floats.
+            self.log_rate.grad = gradient.log_rate.clamp(-1, 1)
+        if self.settings.learn_labels:
+            targets = self.targets
+            slope = gradient.targets
+            self.logits.grad = targets * (slope - (targets * slope).sum(1, keepdim=True))
+        self.optimizer.step()
+        self.average.lerp_(self.images, 1 - self.settings.ema)
+
+    def store(self, path: Path) -> None:
+        """Write everything to one file, whole or not at all."""
+        tensors = {name: getattr(self, name) for name in self._TENSORS}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in slots.items()}
+        plain = {name: getattr(self, name) for name in self._NUMBERS} | {
+            "log": [asdict(outcome) for outcome in self.log]
+        }
+        content = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        write_whole(path, save(content, {"state": json.dumps(plain, sort_keys=True)}))
+
+    def restore(self, path: Path) -> None:
+        """Read everything back.
+
+        Raises:
+            StorageError: the file is damaged.
+        """
+        try:
+            with storage_errors(path), safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not iterable)
+                plain = json.loads(file.metadata()["state"])
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path.name} is damaged. Delete it to begin the distillation anew.") from error
+        for name in self._TENSORS:
+            setattr(self, name, tensors.pop(name))
+        for name in self._NUMBERS:
+            setattr(self, name, plain[name])
+        self.log = [Outcome(**outcome) for outcome in plain["log"]]
+        self.optimizer = self._new_optimizer()
+        slots: dict[int, dict[str, Any]] = {}
+        for name, tensor in tensors.items():
+            _, index, slot = name.split("/")
+            slots.setdefault(int(index), {})[slot] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        settings = self.settings
+        groups = [
+            {"params": [self.images], "lr": settings.image_rate},
+            {"params": [self.log_rate], "lr": settings.log_rate_step},
+            {"params": [self.logits], "lr": settings.label_rate},
+        ]
+        if settings.optimizer == "adam":
+            return torch.optim.Adam(groups)
+        return torch.optim.SGD(groups, momentum=settings.image_momentum)
+
+
+def _start(recipe: Recipe, real: LabelledImages, transform: Transform) -> SyntheticSet:
+    images, _ = TrainingSet.of(real, transform).batch(torch.arange(len(real)))
+    return starting_set(recipe.distill, real, images, transform, recipe.seed_for("distill/start"))
+
+
+def _outer_step(recipe: Recipe, buffer: Buffer, learned: _Learned) -> Outcome:
+    """Match one stretch of one trajectory; a step whose numbers are not finite changes nothing but the count."""
+    settings, number = recipe.distill, learned.step + 1
+    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{number}"))
+    teacher, start_epoch = int(draw.integers(buffer.teachers)), int(draw.integers(settings.max_start_epoch + 1))
+    start = buffer.snapshot(teacher, start_epoch)
+    target = buffer.snapshot(teacher, start_epoch + settings.expert_epochs)
+    kept_fractions: list[float] = []
+
+    def distance(end: Tensor) -> Tensor:
+        if not bool(torch.isfinite(end).all()):
+            return end.sum()
+        if settings.objective == "mtt":
+            kept_fractions.append(1.0)
+            return trajectory_distance(end, start, target)
+        kept = kept_parameters(end, start, target, settings.threshold, settings.similarity)
+        kept_fractions.append(float(kept.mean()))
+        return trajectory_distance(end, start, target, kept)
+
+    channels, size = learned.images.shape[1:3]
+    network = build(recipe.network, channels, size, learned.targets.shape[1])
+    steps = _inner_steps(recipe, len(learned.images), number)
+    gradient = trajectory_gradient(
+        network,
+        start,
+        learned.images,
+        learned.targets,
+        learned.log_rate,
+        steps,
+        distance,
+        settings.micro_batch,
+    )
+    learned.step = number
+    parts = (gradient.value, gradient.images, gradient.targets, gradient.log_rate)
+    is_finite = all(bool(torch.isfinite(part).all()) for part in parts)
+    if is_finite:
+        learned.move(gradient)
+    value = float(gradient.value) if is_finite else None
+    kept = kept_fractions[0] if kept_fractions else None
+    return Outcome(number, teacher, start_epoch, value, kept, learned.inner_rate)
+
+
+def _inner_steps(recipe: Recipe, images: int, number: int) -> list[InnerStep]:
+    """The student's batches: all images each time, or passes over them in a new order each."""
+    settings = recipe.distill
+    size = min(settings.batch_size or images, images)
+    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{number}/batches"))
+    wanted = size * settings.student_steps
+    order = np.concatenate([draw.permutation(images) for _ in range(math.ceil(wanted / images))])[:wanted]
+    batches = (
+        [np.arange(images)] * settings.student_steps if size == images else np.split(order, settings.student_steps)
+    )
+    return [
+        InnerStep(
+            torch.from_numpy(batch),
+            draw_augmentation(recipe.augment, size, recipe.seed_for(f"distill/step/{number}/augment/{inner}")),
+        )
+        for inner, batch in enumerate(batches)
+    ]
+
+
+def _mind_skipped(learned: _Learned, outcome: Outcome, progress: Progress) -> None:
+    learned.skipped += 1
+    where = f"starting at epoch {outcome.start_epoch} of teacher {outcome.teacher}"
+    progress.say(f"Step {outcome.step}, {where}, was not finite: skipped, images and rate stay as they were.")
+    recent = [past.value for past in learned.log[-_MOST_SKIPPED_IN_A_ROW + 1 :]]
+    if len(recent) == _MOST_SKIPPED_IN_A_ROW - 1 and all(value is None for value in recent):
+        raise MatchingError(
+            f"{_MOST_SKIPPED_IN_A_ROW} outer steps in a row were not finite, the last {where}, at an inner rate of "
+            f"{outcome.inner_rate:g}. Lower distill.inner_rate or distill.image_rate; the last checkpoint is kept."
+        )
+
+
+def _validate(
+    recipe: Recipe, synthetic: SyntheticSet, validation: LabelledImages, transform: Transform, processes: int
+) -> float:
+    """Mean balanced accuracy on validation of fresh networks trained on the set, at the middle rate of the search."""
+    settings = recipe.distill
+    rate = sorted(recipe.evaluate.rates)[len(recipe.evaluate.rates) // 2]
+    draw = np.random.default_rng(recipe.seed_for("distill/validation-images"))
+    chosen = np.sort(draw.permutation(len(validation))[: settings.validate_images])
+    bench = Bench(recipe, transform, validation.take(chosen), None, processes)
+    arm = synthetic_arm(recipe, synthetic)
+    jobs = [Training(arm.name, rate, "search", replica) for replica in range(settings.validate_networks)]
+    trained = train_all(bench, [arm], jobs, None)
+    return float(np.mean([validation_score(bench, arm, params) for params in trained.values()]))

@@ -1,0 +1,359 @@
+"""The fair protocol: train fresh networks on a set of images, judge each once.
+
+Every training set gets the same search over learning rates, the same augmentation, the same optimizer and networks with
+the same first parameters; only the images differ. Rates are chosen by balanced accuracy on validation. What is then
+reported on another split was decided before that split was looked at.
+
+Trained networks are kept under a name that hashes what made them, so an interrupted evaluation continues, and rows that
+do not depend on a distillation (random images, all images) are trained once for all recipes that share them.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from medistill import metrics
+from medistill.errors import MatchingError, RecipeError
+from medistill.evidence import Labels, Row
+from medistill.files import remove_partials, storage_errors, write_whole
+from medistill.images import LabelledImages
+from medistill.jobs import Progress, Silence, Tick, run_jobs
+from medistill.networks import FlatNetwork, build
+from medistill.package import Transform
+from medistill.recipe import Architecture, Recipe, Sampling
+from medistill.synthetic import SyntheticSet
+from medistill.train import Optimization, TrainingSet, fresh, predict, train
+
+Role = Literal["search", "final"]
+
+
+@dataclass(frozen=True)
+class RandomImages:
+    """Real images of which every network gets its own random few, so that spread covers the luck of the draw."""
+
+    images: LabelledImages
+    transform: Transform
+    per_class: int
+
+    def __len__(self) -> int:
+        return self.per_class * len(self.images.class_names)
+
+    def draw(self, seed: int) -> TrainingSet:
+        """`per_class` images of every class, without repeats.
+
+        Raises:
+            RecipeError: a class has fewer.
+        """
+        generator = np.random.default_rng(seed)
+        chosen = []
+        for index, name in enumerate(self.images.class_names):
+            members = np.flatnonzero(self.images.labels == index)
+            if len(members) < self.per_class:
+                raise RecipeError(
+                    f"Class {name} has {len(members)} training image(s), fewer than distill.ipc = {self.per_class}. "
+                    "Lower distill.ipc, or add images to the class."
+                )
+            chosen.append(generator.choice(members, self.per_class, replace=False))
+        return TrainingSet.of(self.images.take(np.concatenate(chosen)), self.transform)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training set under test, and the network that is trained on it."""
+
+    name: str
+    data: TrainingSet | RandomImages
+    architecture: Architecture
+    epochs: int
+    sampling: Sampling = "natural"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where arms are compared.
+
+    Attributes:
+        recipe: its seed, network, augment and evaluate sections count.
+        transform: how real images are normalized before a network sees them.
+        validation: the images that rates are chosen on; needed where the recipe names several rates.
+        folder: where trained networks are kept, or None to keep none.
+        processes: how many networks are trained at once.
+    """
+
+    recipe: Recipe
+    transform: Transform
+    validation: LabelledImages | None
+    folder: Path | None
+    processes: int
+
+
+def synthetic_arm(recipe: Recipe, synthetic: SyntheticSet, architecture: Architecture | None = None) -> Arm:
+    """The row `distilled`, or `distilled-ARCHITECTURE` for a network that the images were not made for."""
+    data = TrainingSet(synthetic.images, synthetic.targets, synthetic.transform)
+    return _small_arm(recipe, "distilled", data, architecture)
+
+
+def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet) -> list[Arm]:
+    """The rows of every table: random and distilled images, all images sampled both ways, then unseen networks."""
+    transform, own = synthetic.transform, recipe.network.architecture
+    random = RandomImages(real, transform, recipe.distill.ipc)
+    everything = TrainingSet.of(real, transform)
+    epochs = recipe.evaluate.full_epochs
+    arms = [
+        _small_arm(recipe, "random", random),
+        synthetic_arm(recipe, synthetic),
+        Arm("full-natural", everything, own, epochs, "natural"),
+        Arm("full-balanced", everything, own, epochs, "balanced"),
+    ]
+    for architecture in recipe.evaluate.unseen:
+        arms += [
+            _small_arm(recipe, "random", random, architecture),
+            synthetic_arm(recipe, synthetic, architecture),
+        ]
+    return arms
+
+
+def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: str, progress: Progress) -> list[Row]:
+    """Search every arm's rate on validation, train its networks at the best, and judge each once on `judged`.
+
+    With both full arms, a last row `full` repeats the one that did better on validation.
+
+    Args:
+        bench: where arms are compared.
+        arms: what is compared.
+        judged: the images that figures are reported on.
+        split: what those are called.
+        progress: told of every image seen.
+
+    Raises:
+        MatchingError: an arm diverged at every rate.
+        RecipeError: a class has fewer images than a random subset needs.
+    """
+    rates = _search(bench, arms, progress)
+    finals = [
+        Training(arm.name, rate, "final", replica)
+        for arm, rate in zip(arms, rates, strict=True)
+        for replica in range(bench.recipe.evaluate.networks)
+    ]
+    trained = train_all(bench, arms, finals, ("networks", progress))
+    rows = []
+    for arm, rate in zip(arms, rates, strict=True):
+        networks = [params for job, params in trained.items() if job.arm == arm.name and params is not None]
+        if len(networks) < bench.recipe.evaluate.networks:
+            raise MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
+        network = _network(bench.recipe, arm.architecture, judged)
+        predictions = [predict(network, params, judged, bench.transform) for params in networks]
+        seed = bench.recipe.seed_for("evaluate/interval")
+        labels: Labels = "hard" if isinstance(arm.data, RandomImages) or arm.data.has_hard_labels else "soft"
+        rows.append(
+            metrics.row(arm.name, arm.architecture, split, len(arm.data), labels, rate, predictions, judged, seed)
+        )
+    return rows + _ceiling(bench, arms, rows, trained)
+
+
+def majority(training: LabelledImages, judged: LabelledImages, split: str) -> Row:
+    """The floor: always answer the commonest class of the training images."""
+    answer = np.zeros((len(judged), len(judged.class_names)), dtype=np.float32)
+    answer[:, training.counts.argmax()] = 1
+    return metrics.row("majority", "none", split, len(training), "hard", None, [answer], judged, seed=0)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One network to be trained: on which arm, at which rate, in which role, and which one of several."""
+
+    arm: str
+    rate: float
+    role: Role
+    replica: int
+
+
+def train_all(
+    bench: Bench, arms: Sequence[Arm], jobs: Sequence[Training], watch: tuple[str, Progress] | None = None
+) -> dict[Training, Tensor | None]:
+    """The parameters that every job ends with, read where they are kept already; None where training diverged.
+
+    Args:
+        bench: where arms are compared.
+        arms: the arms that the jobs name.
+        jobs: the networks to train.
+        watch: what a progress bar calls this, and the bar that is told of every image seen; None stays silent.
+    """
+    task, progress = watch or ("", Silence())
+    by_name = {arm.name: arm for arm in arms}
+    work = {job: len(by_name[job.arm].data) * by_name[job.arm].epochs for job in jobs}
+    paths = _kept_paths(bench, by_name, jobs)
+    results = {job: _load(paths[job]) for job in jobs}
+    missing = sorted((job for job in jobs if results[job] is None), key=lambda job: -work[job])
+    progress.begin(task, sum(work.values()), sum(work.values()) - sum(work[job] for job in missing))
+    for index, params in run_jobs(_train_one, missing, (bench.recipe, by_name), bench.processes, progress.advance):
+        job = missing[index]
+        results[job] = params
+        path = paths[job]
+        if path is not None and params is not None:
+            write_whole(path, save({"params": params}))
+    return results
+
+
+def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick) -> Tensor | None:
+    recipe, arms = shared
+    arm = arms[job.arm]
+
+    def seed_for(purpose: str) -> int:
+        return recipe.seed_for(f"evaluate/{job.role}/{job.replica}/{purpose}")
+
+    data = arm.data.draw(seed_for("random-images")) if isinstance(arm.data, RandomImages) else arm.data
+    network = build(recipe.network_as(arm.architecture), data.pixels.shape[1], data.pixels.shape[2], data.targets.shape[1])
+    state = fresh(network, seed_for("start"))
+    settings = recipe.evaluate
+    how = Optimization(
+        rate=job.rate,
+        epochs=arm.epochs,
+        batch_size=settings.batch_size,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        cosine=True,
+        sampling=arm.sampling,
+        augment=recipe.augment,
+    )
+    try:
+        for after_epoch in train(network, state, data, how, seed_for):
+            state = after_epoch
+            tick(len(data))
+    except MatchingError:
+        return None
+    return state.params
+
+
+def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float]:
+    """The rate of every arm that does best on validation, over the networks of the search."""
+    settings, validation = bench.recipe.evaluate, bench.validation
+    if len(settings.rates) == 1:
+        return [settings.rates[0]] * len(arms)
+    if validation is None:
+        raise RecipeError(
+            "evaluate.rates names several rates, but there are no validation images to choose on. Name one."
+        )
+    jobs = [
+        Training(arm.name, rate, "search", replica)
+        for arm in arms
+        for rate in settings.rates
+        for replica in range(settings.search_networks)
+    ]
+    trained = train_all(bench, arms, jobs, ("rate search", progress))
+    best = []
+    for arm in arms:
+        scores = {
+            rate: float(
+                np.mean(
+                    [
+                        validation_score(bench, arm, params)
+                        for job, params in trained.items()
+                        if (job.arm, job.rate) == (arm.name, rate)
+                    ]
+                )
+            )
+            for rate in settings.rates
+        }
+        if max(scores.values()) < 0:
+            raise MatchingError(f"{arm.name}: training diverged at every rate of evaluate.rates. Add smaller ones.")
+        best.append(max(scores, key=lambda rate: scores[rate]))
+    return best
+
+
+def validation_score(bench: Bench, arm: Arm, params: Tensor | None) -> float:
+    """Balanced accuracy of one network on validation; -1, below every possible one, where training diverged."""
+    if params is None or bench.validation is None:
+        return -1.0
+    network = _network(bench.recipe, arm.architecture, bench.validation)
+    guess = predict(network, params, bench.validation, bench.transform).argmax(1)
+    return metrics.balanced_accuracy(bench.validation.labels, guess, len(bench.validation.class_names))
+
+
+def _ceiling(
+    bench: Bench, arms: Sequence[Arm], rows: Sequence[Row], trained: dict[Training, Tensor | None]
+) -> list[Row]:
+    full = {arm.name: arm for arm in arms if arm.name in ("full-natural", "full-balanced")}
+    if len(full) < 2:
+        return []
+
+    def score(row: Row) -> float:
+        networks = [params for job, params in trained.items() if job.arm == row.name]
+        return float(np.mean([validation_score(bench, full[row.name], params) for params in networks]))
+
+    better = max((row for row in rows if row.name in full), key=score)
+    return [better.model_copy(update={"name": "full", "same_as": better.name})]
+
+
+def _small_arm(
+    recipe: Recipe, name: str, data: TrainingSet | RandomImages, architecture: Architecture | None = None
+) -> Arm:
+    epochs = math.ceil(recipe.evaluate.steps / math.ceil(len(data) / recipe.evaluate.batch_size))
+    if architecture is None:
+        return Arm(name, data, recipe.network.architecture, epochs)
+    return Arm(f"{name}-{architecture}", data, architecture, epochs)
+
+
+def _network(recipe: Recipe, architecture: Architecture, images: LabelledImages) -> FlatNetwork:
+    channels, size = images.pixels.shape[1:3]
+    return build(recipe.network_as(architecture), channels, size, len(images.class_names))
+
+
+def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) -> dict[Training, Path | None]:
+    """Where each network is kept: a file whose name hashes all that decides the network."""
+    folder = bench.folder
+    if folder is None:
+        return dict.fromkeys(jobs)
+    remove_partials(folder)
+    content = {name: _content(arm.data) for name, arm in arms.items()}
+    optimizer = bench.recipe.evaluate.model_dump(include={"batch_size", "momentum", "weight_decay"})
+    paths: dict[Training, Path | None] = {}
+    for job in jobs:
+        arm = arms[job.arm]
+        identity = {
+            "recipe": bench.recipe.digest("network", "augment"),
+            "optimizer": optimizer,
+            "architecture": arm.architecture,
+            "epochs": arm.epochs,
+            "sampling": arm.sampling,
+            "content": content[arm.name],
+            "job": asdict(job),
+        }
+        hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        paths[job] = folder / f"{arm.name}-{job.role}-{job.replica}-{hashed[:24]}.safetensors"
+    return paths
+
+
+def _content(data: TrainingSet | RandomImages) -> str:
+    """SHA-256 of the images and labels that an arm's networks learn from, and of how they are normalized."""
+    if isinstance(data, RandomImages):
+        arrays = [data.images.pixels, data.images.labels]
+        about = f"random {data.per_class}"
+    else:
+        arrays = [data.pixels.numpy(), data.targets.numpy()]
+        about = "all"
+    hashed = hashlib.sha256(f"{about} {data.transform.model_dump_json()}".encode())
+    for array in arrays:
+        hashed.update(np.ascontiguousarray(array).tobytes())
+    return hashed.hexdigest()
+
+
+def _load(path: Path | None) -> Tensor | None:
+    if path is None or not path.exists():
+        return None
+    with storage_errors(path):
+        content = path.read_bytes()
+    try:
+        params: Tensor = load(content)["params"]
+    except (SafetensorError, KeyError):
+        return None
+    return params

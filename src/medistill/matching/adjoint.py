@@ -1,0 +1,132 @@
+"""The exact gradient through the student's training, one step's activations at a time.
+
+A student takes J steps th_{j+1} = th_j - a g_j on synthetic images, where g_j is the gradient of its loss at th_j on the
+batch (X_j, Y_j) and `a` the inner rate; an objective L judges where it lands. Back-propagating through all J steps at
+once keeps J graphs of graphs in memory. The adjoint walks back instead. With lam_J = dL/dth_J and
+phi_j = <lam_{j+1}, g_j>, lam held fixed, for j = J-1 .. 0:
+
+    dL/dX_j += -a dphi_j/dX_j      dL/dY_j += -a dphi_j/dY_j      dL/da += -phi_j
+    lam_j    = lam_{j+1} - a dphi_j/dth_j
+
+This is the same gradient, not an approximation; only the parameters th_j are kept, and each step's activations are
+computed again. Because instance, group and layer norm treat every image alone, phi_j is a sum over micro-batches, and
+memory can be cut further without changing the result.
+
+Source: the chain rule for discrete dynamics, as in Maclaurin et al., ICML 2015 (arXiv 1502.03492), section 2; applied to
+the objective of Cazenavette et al., CVPR 2022 (arXiv 2203.11932).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medistill.augment import Draw, augment
+from medistill.networks import FlatNetwork, cross_entropy
+from medistill.shapes import Images, Params, Scalar, Targets
+
+
+@dataclass(frozen=True)
+class InnerStep:
+    """What the student sees in one step: which synthetic images, and how they are augmented."""
+
+    indices: Tensor
+    draw: Draw | None
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The objective's value, its gradient to everything that can be learned, and where the student landed.
+
+    `log_rate` is the gradient to the logarithm of the inner rate: the rate times the gradient to the rate.
+    """
+
+    value: Tensor
+    images: Tensor
+    targets: Tensor
+    log_rate: Tensor
+    end: Tensor
+
+
+def trajectory_gradient(
+    network: FlatNetwork,
+    start: Params,
+    images: Images,
+    targets: Targets,
+    log_rate: Scalar,
+    steps: Sequence[InnerStep],
+    objective: Callable[[Tensor], Tensor],
+    micro_batch: int | None = None,
+) -> Gradient:
+    """Train a student on synthetic images from `start`, judge it, and differentiate the judgement.
+
+    Args:
+        network: any network whose images do not influence one another (no batch norm).
+        start: the student's first parameters.
+        images: the synthetic images, normalized.
+        targets: a probability of every class for each.
+        log_rate: natural logarithm of the inner rate.
+        steps: the batches of the J steps, in order.
+        objective: a differentiable function of the student's last parameters.
+        micro_batch: at most so many images at a time; None takes a whole batch. Changes memory, not the result.
+    """
+    rate = log_rate.exp()
+    path = [start]
+    for step in steps:
+        slope = torch.zeros_like(start)
+        for part in _parts(step, images, targets, micro_batch):
+            params = path[-1].detach().requires_grad_()
+            (share,) = torch.autograd.grad(part.loss(network, params), params)
+            slope += share
+        path.append(path[-1] - rate * slope)
+
+    end = path[-1].detach().requires_grad_()
+    value = objective(end)
+    (cotangent,) = torch.autograd.grad(value, end)
+
+    image_gradient, target_gradient = torch.zeros_like(images), torch.zeros_like(targets)
+    rate_gradient = torch.zeros_like(rate)
+    for step, here in zip(reversed(steps), reversed(path[:-1]), strict=True):
+        curvature = torch.zeros_like(start)
+        for part in _parts(step, images, targets, micro_batch):
+            params = here.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(part.loss(network, params), params, create_graph=True)
+            alignment = slope @ cotangent
+            to_params, to_images, to_targets = torch.autograd.grad(alignment, (params, part.images, part.targets))
+            image_gradient.index_add_(0, part.indices, to_images, alpha=-float(rate))
+            target_gradient.index_add_(0, part.indices, to_targets, alpha=-float(rate))
+            rate_gradient -= alignment.detach()
+            curvature += to_params
+        cotangent = cotangent - rate * curvature
+    return Gradient(value.detach(), image_gradient, target_gradient, rate * rate_gradient, end.detach())
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A micro-batch of a step, as leaves of a graph."""
+
+    indices: Tensor
+    images: Tensor
+    targets: Tensor
+    draw: Draw | None
+    batch_size: int
+
+    def loss(self, network: FlatNetwork, params: Tensor) -> Tensor:
+        logits = network(params, augment(self.images, self.draw))
+        return cross_entropy(logits, self.targets, self.batch_size)
+
+
+def _parts(step: InnerStep, images: Tensor, targets: Tensor, micro_batch: int | None) -> list[_Part]:
+    total = len(step.indices)
+    size = micro_batch or total
+    return [
+        _Part(
+            chosen := step.indices[first : first + size],
+            images[chosen].detach().requires_grad_(),
+            targets[chosen].detach().requires_grad_(),
+            step.draw and step.draw.part(first, first + size),
+            total,
+        )
+        for first in range(0, total, size)
+    ]

@@ -1,0 +1,63 @@
+"""Parameter pruning: leaving out of the match what is hard to match.
+
+The founding work prunes a parameter when its similarity between student and teacher is below a threshold. It does not
+say which similarity, so three readings stand here side by side; the first is the default. All lie in [0, 1].
+
+    unsigned      min(|a/b|, |b/a|)                 how alike the two values are in size
+    signed        the same, but 0 where the signs differ
+    displacement  the signed ratio of the two steps taken from the common start
+
+A mask carries no gradient: it says what counts in this outer step, not what should.
+
+Source: the founding work's method (poster, "parameter pruning"), threshold 0.1; the formulas are our reading.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from medistill.errors import MatchingError
+from medistill.recipe import Similarity
+from medistill.shapes import Mask, Params
+
+
+def kept_parameters(end: Params, start: Params, target: Params, threshold: float, similarity: Similarity) -> Mask:
+    """1 for every parameter at least as similar as `threshold`, 0 for every pruned one.
+
+    Threshold 0 keeps all of them, which is plain trajectory matching; threshold 1 keeps only equal ones.
+
+    Args:
+        end: parameters the student reached.
+        start: where student and teacher began.
+        target: where the teacher went.
+        threshold: similarity below which (strictly) a parameter is pruned, 0 to 1.
+        similarity: which reading; two zeros are alike (similarity 1).
+
+    Raises:
+        MatchingError: nothing is kept.
+    """
+    with torch.no_grad():
+        kept = (_SIMILARITIES[similarity](end, start, target) >= threshold).to(end.dtype)
+    if not bool(kept.any()):
+        raise MatchingError(
+            f"No parameter reaches a similarity of {threshold:g} ({similarity}). Lower distill.threshold; 0 prunes nothing."
+        )
+    return kept
+
+
+def _signed_ratio(a: Tensor, b: Tensor) -> Tensor:
+    """The smaller over the larger magnitude, 0 where the signs differ, 1 where both are 0."""
+    return torch.where(a * b < 0, 0.0, _unsigned_ratio(a, b))
+
+
+def _unsigned_ratio(a: Tensor, b: Tensor) -> Tensor:
+    small, large = torch.minimum(a.abs(), b.abs()), torch.maximum(a.abs(), b.abs())
+    return torch.where(large == 0, 1.0, small / large)
+
+
+_SIMILARITIES: dict[Similarity, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "unsigned": lambda end, start, target: _unsigned_ratio(end, target),
+    "signed": lambda end, start, target: _signed_ratio(end, target),
+    "displacement": lambda end, start, target: _signed_ratio(end - start, target - start),
+}

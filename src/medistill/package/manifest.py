@@ -1,0 +1,298 @@
+"""What a package says about itself: one JSON text with one spelling.
+
+The text is canonical (RFC 8785, the JSON Canonicalization Scheme), so two manifests that say the same are the same
+bytes, and a digest of the text is a digest of what it says. Every setting is stated and none is null: a receiver
+never has to guess a default, and an absent key means "not known".
+"""
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+import rfc8785
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medistill.errors import PackageError, Tampered, Unsupported
+from medistill.evidence import Labels
+from medistill.files import digest
+from medistill.package.archive import MANIFEST, RESEND
+from medistill.recipe import Architecture, AugmentSettings, Start
+
+FORMAT: Final = "medistill-package"
+VERSION: Final = 1
+PRIVACY: Final = "Not anonymized, not differentially private."
+MAX_IMAGES = 50_000
+MAX_SIDE = 4096
+MAX_CLASSES = 1000
+MAX_BYTES = 2**24
+MAX_RECORD_BYTES = 2**20
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+SUM_TOLERANCE = 1e-4
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _visible(text: str) -> str:
+    """Refuse what does not show, or shows as something else: two readers must see the same word."""
+    if any(unicodedata.category(letter) in _HIDDEN for letter in text):
+        raise ValueError("it must not hold control, invisible or text-direction characters: type it again")
+    if unicodedata.normalize("NFC", text) != text:
+        raise ValueError("it must be in Unicode normal form C: type it again on another keyboard")
+    if text.strip() != text:
+        raise ValueError("it must not begin or end with a space")
+    return text
+
+
+def _no_formula(text: str) -> str:
+    if unicodedata.normalize("NFKC", text)[0] in "=+-@":
+        raise ValueError("a spreadsheet would read a name that begins with = + - or @ as a formula: rename the class")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_visible)]
+Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_visible)]
+ClassName = Annotated[Word, AfterValidator(_no_formula)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """One object of the manifest: frozen, and strict about names, types and numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class ImageForm(Part):
+    """How many synthetic images there are, their shape in pixels, and whether a label is a class or probabilities."""
+
+    count: int = Field(ge=1, le=MAX_IMAGES)
+    channels: Literal[1, 3]
+    height: int = Field(ge=1, le=MAX_SIDE)
+    width: int = Field(ge=1, le=MAX_SIDE)
+    labels: Labels
+
+
+class Transform(Part):
+    """From stored pixels to what networks see: (pixel - mean) / std, once and nowhere else.
+
+    Attributes:
+        scale: "unit": a stored pixel is an intensity, 0 black and 1 white; it may lie slightly outside.
+        mean: one intensity a channel.
+        std: one intensity a channel, above 0.
+    """
+
+    scale: Literal["unit"] = "unit"
+    mean: tuple[Annotated[float, Field(ge=-1e4, le=1e4)], ...] = Field(min_length=1, max_length=3)
+    std: tuple[Annotated[float, Field(gt=0, le=1e4)], ...] = Field(min_length=1, max_length=3)
+
+
+class Training(Part):
+    """How a receiver should train; the learning rate that was learned with the images is stored beside them.
+
+    Attributes:
+        batch_size: synthetic images a step, or None for all of them.
+        rate: learning rate with which these settings were judged.
+        schedule: how the rate changes over the steps, for instance "constant" or "cosine".
+        inner_rate_learned: False where `inner_rate` was merely chosen.
+    """
+
+    architecture: Architecture
+    width: Count
+    depth: Count
+    steps: Count
+    batch_size: Count | None = None
+    rate: Rate
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0, le=1000)
+    schedule: Word
+    augment: AugmentSettings
+    inner_rate_learned: bool
+
+
+class Provenance(Part):
+    """Where the images come from, said plainly.
+
+    Attributes:
+        method: what made them, for instance "pruned trajectory matching" or "not distilled here".
+        start: what the first step began with; "unknown" where nobody recorded it.
+        leaks_real_images: True where an image may show a real one; always True where `start` is "real".
+        privacy: the one sentence that version 1 can say; a stronger claim needs a version that carries its proof.
+        data_fingerprint: SHA-256 of the real images and their splits, or None where unknown.
+        recipe_digest: SHA-256 of the resolved recipe, or None where there is none.
+        software: versions by name.
+    """
+
+    method: Text
+    start: Start | Literal["unknown"]
+    leaks_real_images: bool
+    privacy: Literal["Not anonymized, not differentially private."] = PRIVACY
+    data_fingerprint: Digest | None = None
+    recipe_digest: Digest | None = None
+    software: dict[Word, Word] = Field(max_length=64)
+
+    @model_validator(mode="after")
+    def _real_images_leak(self) -> Self:
+        if self.start == "real" and not self.leaks_real_images:
+            raise ValueError("images that started as real ones may show them: set leaks_real_images to true")
+        return self
+
+
+class FileEntry(Part):
+    """One file beside the manifest: its path in the package, its size in bytes, its SHA-256."""
+
+    path: str = Field(max_length=128)
+    bytes: int = Field(ge=0)
+    sha256: Digest
+
+
+class Manifest(Part):
+    """Everything that a package says about itself.
+
+    Attributes:
+        package_id: SHA-256 of the canonical JSON of everything else here.
+        classes: names in the order of the label indices; match classes of two packages by name, never by index.
+        class_prior: each class's share of the holder's training images, or None where the holder keeps it.
+    """
+
+    format: Literal["medistill-package"] = FORMAT
+    version: Literal[1] = VERSION
+    name: Word
+    package_id: Digest
+    classes: tuple[ClassName, ...] = Field(min_length=2, max_length=MAX_CLASSES)
+    images: ImageForm
+    transform: Transform
+    training: Training
+    provenance: Provenance
+    class_prior: dict[str, Fraction] | None = None
+    files: tuple[FileEntry, ...]
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes must differ: a name comes twice")
+        if not len(self.transform.mean) == len(self.transform.std) == self.images.channels:
+            raise ValueError(
+                f"transform has {len(self.transform.mean)} mean(s) and {len(self.transform.std)} std(s); expected one "
+                f"a channel, and images have {self.images.channels}"
+            )
+        if self.class_prior is not None:
+            if set(self.class_prior) != set(self.classes):
+                raise ValueError("class_prior must name exactly the classes")
+            if abs(sum(self.class_prior.values()) - 1) > SUM_TOLERANCE:
+                raise ValueError(f"class_prior must sum to 1; it sums to {sum(self.class_prior.values()):g}")
+        return self
+
+
+def listing(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """What a manifest's `files` must say about these contents."""
+    return [
+        {"path": path, "bytes": len(files[path]), "sha256": digest(files[path])}
+        for path in sorted(files)
+        if path != MANIFEST
+    ]
+
+
+def build(draft: Manifest, files: Mapping[str, bytes]) -> bytes:
+    """The bytes of `draft` once it lists `files` and carries the package id that follows."""
+    body = draft.model_dump(mode="json", exclude_none=True, exclude={"package_id"}) | {"files": listing(files)}
+    return rfc8785.dumps(body | {"package_id": digest(rfc8785.dumps(body))})
+
+
+def written(record: BaseModel, path: str) -> bytes:
+    """A record as canonical JSON.
+
+    Raises:
+        PackageError: it holds a number that JSON cannot carry exactly.
+    """
+    try:
+        return rfc8785.dumps(record.model_dump(mode="json"))
+    except rfc8785.CanonicalizationError as error:
+        raise PackageError(f"{path}: {error}. Expected finite numbers and whole ones below 2^53.") from error
+
+
+def parse(files: Mapping[str, bytes]) -> Manifest:
+    """The manifest among `files`, once every other file is as it says.
+
+    Raises:
+        Tampered: a file is missing, added or changed, the JSON is not canonical, or the package id does not follow.
+        Unsupported: the version is not 1.
+        PackageError: there is no manifest, or a statement is not allowed.
+    """
+    if MANIFEST not in files:
+        raise PackageError(f"found no {MANIFEST}; every package has one. Check that this is the file you meant.")
+    if len(files[MANIFEST]) > MAX_BYTES:
+        raise PackageError(f"{MANIFEST}: found over {MAX_BYTES:,} bytes, the most allowed. {RESEND}")
+    value = _canonical_value(files[MANIFEST], MANIFEST)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise PackageError(f'{MANIFEST}: expected "format" to be "{FORMAT}". Check that this is the file you meant.')
+    if (version := value.get("version")) != VERSION or type(version) is not int:
+        raise Unsupported(
+            f"{MANIFEST}: found version {repr(version)[:20]}; this medistill reads version {VERSION}. Update medistill."
+        )
+    _check_files(value.get("files"), listing(files))
+    spoken = {key: item for key, item in value.items() if key != "files"}
+    if len(rfc8785.dumps(spoken)) > MAX_RECORD_BYTES:
+        raise PackageError(f"{MANIFEST}: found over {MAX_RECORD_BYTES:,} bytes beside its list of files. {RESEND}")
+    body = {key: item for key, item in value.items() if key != "package_id"}
+    if value.get("package_id") != digest(rfc8785.dumps(body)):
+        raise Tampered(f"{MANIFEST}: its package_id does not follow from the rest of it. {RESEND}")
+    manifest = validated(Manifest, files[MANIFEST], MANIFEST)
+    if rfc8785.dumps(manifest.model_dump(mode="json", exclude_none=True)) != files[MANIFEST]:
+        raise PackageError(f"{MANIFEST}: found a setting left out or null; expected every one stated. {RESEND}")
+    return manifest
+
+
+def record(content: bytes, model: type[Model], path: str) -> Model:
+    """A record from canonical JSON, for instance the evidence in a report.
+
+    Raises:
+        PackageError: it is too long, not canonical, or not what `model` allows.
+    """
+    if len(content) > MAX_RECORD_BYTES:
+        raise PackageError(f"{path}: found {len(content):,} bytes; at most {MAX_RECORD_BYTES:,} are allowed.")
+    _canonical_value(content, path)
+    return validated(model, content, path)
+
+
+def validated(model: type[Model], value: bytes | Mapping[str, Any], path: str) -> Model:
+    """`value`, JSON text or Python values, as a `model`, with the first fault as a PackageError."""
+    try:
+        if isinstance(value, bytes):
+            return model.model_validate_json(value, strict=True)
+        return model.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(str(part)[:64] for part in fault["loc"])
+    found = f"{key!r}: found {repr(fault['input'])[:80]}. " if key else ""
+    reason = fault["msg"].removeprefix("Value error, ").rstrip(".")
+    raise PackageError(f"{path}: {found}{reason}. docs/format.md says what is allowed.")
+
+
+def _canonical_value(content: bytes, path: str) -> Any:
+    try:
+        value = json.loads(content)
+        canonical = rfc8785.dumps(value)
+    except (ValueError, RecursionError):
+        raise PackageError(f"{path}: found text that is not plain JSON of modest depth and numbers. {RESEND}") from None
+    if canonical != content:
+        raise Tampered(f"{path}: its JSON is not in the one canonical spelling (RFC 8785). {RESEND}")
+    return value
+
+
+def _check_files(found: Any, expected: list[dict[str, Any]]) -> None:
+    if found == expected:
+        return
+    entries = found if isinstance(found, list) else []
+    listed = {str(entry.get("path"))[:128]: entry for entry in entries if isinstance(entry, dict)}
+    for entry in expected:
+        path = entry["path"]
+        if path not in listed:
+            raise Tampered(f"{path}: found a file that {MANIFEST} does not list. {RESEND}")
+        if listed.pop(path) != entry:
+            raise Tampered(f"{path}: its bytes are not the ones {MANIFEST} lists. {RESEND}")
+    for path in listed:
+        raise Tampered(f"{path!r}: {MANIFEST} lists this file, but it is missing. {RESEND}")
+    raise Tampered(f"{MANIFEST}: its list of files is not in order. {RESEND}")

@@ -1,0 +1,257 @@
+"""Sealing a set into one file, and opening one.
+
+There is one judge. `open_package` reads the file once into memory and checks everything; `pack` builds the bytes, lets
+the same judge read them and only then writes them. So whatever `pack` wrote opens, and whatever opens could have been
+written by `pack`.
+"""
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medistill.errors import PackageError, Tampered, Unsupported
+from medistill.evidence import Utility
+from medistill.files import digest, write_whole
+from medistill.package import archive, manifest, previews, tensors
+from medistill.package.manifest import Manifest, Provenance, Training, Transform
+
+SUFFIX = ".medistill"
+RECIPE = "recipe.toml"
+UTILITY = "reports/utility.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Package:
+    """A distilled set that was checked in full; it exists in no other state.
+
+    The arrays cannot be written to. In torch, take copies: `torch.tensor(package.images)`.
+
+    Attributes:
+        manifest: what the package says about itself.
+        images: stored pixels, [n, channels, height, width]; networks see `manifest.transform` of them.
+        labels: class indices [n], or probabilities [n, classes].
+        inner_rate: the learning rate that belongs to the images.
+        recipe_toml: the resolved recipe, without paths, or None.
+        utility: what was measured on the set, or None.
+        digest: SHA-256 of the file's bytes.
+    """
+
+    manifest: Manifest
+    images: NDArray[np.float32] = field(repr=False)
+    labels: NDArray[np.int64] | NDArray[np.float32] = field(repr=False)
+    inner_rate: float
+    recipe_toml: str | None = field(repr=False)
+    utility: Utility | None = field(repr=False)
+    digest: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names in the order of the label indices."""
+        return self.manifest.classes
+
+    @property
+    def targets(self) -> NDArray[np.float32]:
+        """A probability for each image and class, [n, classes], as a new array; hard labels become 0 and 1."""
+        if self.labels.ndim == 2:
+            return np.array(self.labels, dtype=np.float32)
+        return np.eye(len(self.class_names), dtype=np.float32)[self.labels]
+
+
+def pack(
+    path: str | Path,
+    *,
+    name: str,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64] | NDArray[np.float32],
+    inner_rate: float,
+    class_names: Sequence[str],
+    transform: Transform,
+    training: Training,
+    provenance: Provenance,
+    class_prior: Mapping[str, float] | None = None,
+    recipe_toml: str | None = None,
+    utility: Utility | None = None,
+) -> Package:
+    """Seal a distilled set in one file, and return it as a receiver will open it.
+
+    The same contents give the same bytes, on any machine, at any time.
+
+    Args:
+        path: the file to write, ending in .medistill; one that exists is replaced.
+        name: what people call the set, up to 64 characters.
+        images: intensities, float32, 0 black and 1 white, not normalized, [n, channels, height, width].
+        labels: class indices, integers [n], or probabilities, float32 [n, classes].
+        inner_rate: learning rate above 0 that was learned with the images; stored as float32.
+        class_names: 2 to 1000 names in the order of the label indices.
+        transform: what turns stored pixels into what networks see.
+        training: how a receiver should train.
+        provenance: where the images come from.
+        class_prior: each class's share of the holder's training images; left out, it stays private.
+        recipe_toml: the resolved recipe; one that names `source.path` is refused.
+        utility: what was measured; it must speak of the same data and recipe as `provenance`.
+
+    Raises:
+        PackageError: the suffix is another, an array has another type or shape or holds values nobody could train on,
+            a name is not plain text, or parts contradict each other. Nothing is written.
+        StorageError: the file could not be written.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise PackageError(f"{path.name}: expected a name that ends in {SUFFIX}. Name it {path.stem}{SUFFIX}.")
+    try:
+        form = _form(images, labels, len(class_names))
+        draft = manifest.validated(
+            Manifest,
+            {
+                "name": name,
+                "package_id": "0" * 64,
+                "classes": tuple(class_names),
+                "images": form,
+                "transform": transform,
+                "training": training,
+                "provenance": provenance,
+                "class_prior": None if class_prior is None else dict(class_prior),
+                "files": (),
+            },
+            archive.MANIFEST,
+        )
+        tensors.check(images, labels, inner_rate, len(class_names))
+        files = {tensors.PATH: tensors.build(images, labels, inner_rate, form, len(class_names))}
+        files.update(previews.render(images, labels, draft.classes))
+        if recipe_toml is not None:
+            files[RECIPE] = recipe_toml.encode(errors="surrogatepass")  # the judge refuses what is not UTF-8
+        if utility is not None:
+            files[UTILITY] = manifest.written(utility, UTILITY)
+        content = archive.build(files | {archive.MANIFEST: manifest.build(draft, files)})
+        package = _judged(content)
+    except PackageError as error:
+        raise type(error)(f"{path.name}: {error}") from error
+    write_whole(path, content)
+    return package
+
+
+def open_package(path: str | Path) -> Package:
+    """Open a package after checking every byte of it; nothing is extracted to disk and no code in it can run.
+
+    Returns numpy arrays, so torch is not needed. A package that opens is whole and says what its maker's medistill
+    wrote; who the maker is, it cannot prove.
+
+    Raises:
+        Tampered: a byte differs from the manifest or from the one form a package has.
+        Unsupported: it has a version or a part that this medistill does not know.
+        PackageError: the file is missing, is no package, or states something that is not allowed.
+    """
+    path = Path(path)
+    try:
+        return _judged(_content(path))
+    except PackageError as error:
+        raise type(error)(f"{path.name}: {error}") from error
+
+
+def verify(path: str | Path) -> Package:
+    """Check a package in full; `open_package` by the name that says why one calls it."""
+    return open_package(path)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise PackageError(f"found a folder or a device; expected a {SUFFIX} file. Give the path of the file.")
+        if found.st_size > archive.MAX_BYTES:
+            raise PackageError(
+                f"found {found.st_size:,} bytes; a package has at most {archive.MAX_BYTES:,}. Check that this is the "
+                "file you meant."
+            )
+        with path.open("rb") as stream:
+            return stream.read(found.st_size + 1)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "refused by the system"
+        raise PackageError(f"cannot be read: {reason}. Check the path and the permissions.") from error
+    except ValueError as error:
+        raise PackageError("found a path that no file can have. Check the path.") from error
+
+
+def _judged(content: bytes) -> Package:
+    """The package that these bytes are, from the outside in: archive, manifest, arrays, previews, texts."""
+    files = archive.parse(content)
+    said = manifest.parse(files)
+    parts = {path: part for path, part in files.items() if path != archive.MANIFEST}
+    if (arrays := parts.pop(tensors.PATH, None)) is None:
+        raise PackageError(f"found no {tensors.PATH}; every package has one. {archive.RESEND}")
+    images, labels, inner_rate = tensors.parse(arrays, said.images, len(said.classes))
+    for path, expected in previews.render(images, labels, said.classes):
+        if (found := parts.pop(path, None)) is None:
+            raise PackageError(f"found no {path}; expected a preview of every image and their table. {archive.RESEND}")
+        if found != expected:
+            raise Tampered(f"{path}: it does not show what the package trains on. {archive.RESEND}")
+    recipe, utility = parts.pop(RECIPE, None), parts.pop(UTILITY, None)
+    if parts:
+        raise Unsupported(f"{min(parts)}: found a file that this medistill does not know. Update medistill.")
+    return Package(
+        manifest=said,
+        images=images,
+        labels=labels,
+        inner_rate=inner_rate,
+        recipe_toml=None if recipe is None else _recipe_text(recipe),
+        utility=None if utility is None else _utility(utility, said.provenance),
+        digest=digest(content),
+    )
+
+
+def _form(images: object, labels: object, classes: int) -> manifest.ImageForm:
+    if not isinstance(images, np.ndarray) or images.dtype != np.float32 or images.ndim != 4 or not images.size:
+        raise PackageError(
+            f"images: found {_described(images)}; expected float32 [n, channels, height, width], none of them 0."
+        )
+    if not isinstance(labels, np.ndarray) or not (_is_hard(labels) or _is_soft(labels, classes)):
+        raise PackageError(
+            f"labels: found {_described(labels)}; expected integers [{len(images)}] or float32 "
+            f"[{len(images)}, {classes}]."
+        )
+    if len(labels) != len(images):
+        raise PackageError(f"labels: found {len(labels)} for {len(images)} images; expected one an image.")
+    count, channels, height, width = images.shape
+    sizes = {"count": count, "channels": channels, "height": height, "width": width}
+    kind = "hard" if labels.ndim == 1 else "soft"
+    return manifest.validated(manifest.ImageForm, sizes | {"labels": kind}, "images")
+
+
+def _is_hard(labels: NDArray[np.generic]) -> bool:
+    return labels.ndim == 1 and labels.dtype.kind in "iu"
+
+
+def _is_soft(labels: NDArray[np.generic], classes: int) -> bool:
+    return labels.ndim == 2 and labels.dtype == np.float32 and labels.shape[1] == classes
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _recipe_text(content: bytes) -> str:
+    if len(content) > manifest.MAX_RECORD_BYTES // 16:
+        raise PackageError(f"{RECIPE}: found {len(content):,} bytes; at most 65,536 are allowed.")
+    try:
+        text = content.decode()
+        source = tomllib.loads(text).get("source")
+    except (ValueError, RecursionError):
+        raise PackageError(f"{RECIPE}: found text that is not TOML. {archive.RESEND}") from None
+    if isinstance(source, dict) and "path" in source:
+        raise PackageError(f"{RECIPE}: it names source.path, a place on the holder's disk. Pack recipe.to_toml().")
+    return text
+
+
+def _utility(content: bytes, provenance: Provenance) -> Utility:
+    utility = manifest.record(content, Utility, UTILITY)
+    for key in ("data_fingerprint", "recipe_digest"):
+        stated = getattr(provenance, key)
+        if stated is not None and getattr(utility, key) != stated:
+            raise PackageError(f"{UTILITY}: its {key} is not the one of the manifest. Evaluate this very set again.")
+    return utility

@@ -1,0 +1,48 @@
+"""Which reader reads what: decided by the name alone."""
+
+from pathlib import Path
+
+from medistill.errors import SourceError
+from medistill.sources.folder import read_folder
+from medistill.sources.found import Found, Part, split_name
+from medistill.sources.npz import read_npz
+from medistill.sources.phantom import read_phantom
+from medistill.sources.table import read_table
+
+PHANTOM = "phantom"
+"""The source that needs no file."""
+
+_READERS = {".npz": read_npz, ".zip": read_folder, ".csv": read_table}
+
+
+def open_source(source: str, size: int | None = None, channels: int = 1) -> Found:
+    """Open a source: the word `phantom`, a folder, or a .zip, .csv or .npz file.
+
+    Args:
+        source: the word or a path.
+        size: the size at which phantoms are drawn, in pixels; everything else is found as it is.
+        channels: the channels with which phantoms are drawn.
+
+    Raises:
+        SourceError: nothing is there, its kind is unknown, or its reader refuses it.
+    """
+    if source == PHANTOM:
+        drawn = read_phantom(size, channels)
+        parts = {split_name(name): Part(part.pixels, part.labels, part.groups) for name, part in drawn.items()}
+        return Found(PHANTOM, PHANTOM, parts, drawn["train"].class_names)
+    path = Path(source).expanduser()
+    name = path.absolute().name
+    if not path.exists():
+        raise SourceError(
+            f"{name} does not exist; expected a folder, a .zip, .csv or .npz file, or the word phantom. "
+            "Check the spelling of source.path."
+        )
+    if path.is_dir():
+        return read_folder(path)
+    reader = _READERS.get(path.suffix.casefold())
+    if reader is None:
+        raise SourceError(
+            f"{name} is of a kind that is not read; expected a folder with a folder for each class, a .zip of one, "
+            "a .csv that lists images, or a MedMNIST .npz."
+        )
+    return reader(path)

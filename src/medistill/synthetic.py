@@ -1,0 +1,121 @@
+"""The synthetic set: what distillation learns and a package carries.
+
+Inside, images are normalized, as networks see them; in a package they are intensities, and one stated transform leads
+from there to here. It is applied in `from_package` and nowhere else.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medistill.errors import RecipeError
+from medistill.images import LabelledImages
+from medistill.package import Package, Transform
+from medistill.recipe import DistillSettings
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """Synthetic images with labels and the learning rate that was learned with them; a torch map-style Dataset.
+
+    Attributes:
+        images: normalized, [n, c, h, w].
+        targets: a probability of every class for each image, [n, k].
+        inner_rate: the student's learning rate.
+        class_names: in the order of the columns of `targets`.
+        transform: from intensities to normalized values.
+    """
+
+    images: Tensor
+    targets: Tensor
+    inner_rate: float
+    class_names: tuple[str, ...]
+    transform: Transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.targets[index]
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether any image is of several classes."""
+        return not bool(((self.targets == 0) | (self.targets == 1)).all())
+
+    def intensities(self) -> NDArray[np.float32]:
+        """The images as a package stores them: 0 is black, 1 is white, a little beyond either is possible."""
+        mean, std = self._statistics()
+        return (self.images * std + mean).numpy()
+
+    def labels(self) -> NDArray[Any]:
+        """The labels as a package stores them: a class index each, or the probabilities where they are soft."""
+        return self.targets.numpy() if self.has_soft_labels else self.targets.argmax(1).numpy()
+
+    @classmethod
+    def from_package(cls, package: Package) -> "SyntheticSet":
+        """The set in a verified package, its transform applied once."""
+        transform = package.manifest.transform
+        bare = cls(
+            torch.empty(0), torch.from_numpy(package.targets), package.inner_rate, package.class_names, transform
+        )
+        mean, std = bare._statistics()
+        images = (torch.from_numpy(package.images) - mean) / std
+        return cls(images, bare.targets, package.inner_rate, package.class_names, transform)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.transform.mean, self.transform.std))
+        return mean, std
+
+
+def starting_set(
+    settings: DistillSettings, real: LabelledImages, normalized: Tensor, transform: Transform, seed: int
+) -> SyntheticSet:
+    """The set that distillation begins with: `ipc` images a class, classes in order.
+
+    `noise` is Gaussian, with the mean and spread of the real pixels. `class-mean` averages `images_per_mean` images of
+    the class for each, plus noise of `start_noise` standard deviations: no single film is in it. `real` copies
+    randomly chosen films, which stay recognizable in the result: such a set leaks, and is marked so wherever it goes.
+
+    Args:
+        settings: of distillation.
+        real: the training images.
+        normalized: the same images, normalized.
+        transform: that did so.
+        seed: of the draws.
+
+    Raises:
+        RecipeError: a class has too few images for such a start.
+    """
+    draw = np.random.default_rng(seed)
+    noise = torch.from_numpy(draw.standard_normal((len(real.class_names), settings.ipc, *normalized.shape[1:])))
+    images = noise.float()
+    if settings.start != "noise":
+        per_image = settings.images_per_mean if settings.start == "class-mean" else 1
+        for index, name in enumerate(real.class_names):
+            members = np.flatnonzero(real.labels == index)
+            fewest = 8 if settings.start == "class-mean" else settings.ipc
+            if len(members) < fewest:
+                raise RecipeError(
+                    f"Class {name} has {len(members)} training image(s); distill.start = {settings.start!r} needs at least "
+                    f"{fewest}. Add images, or set distill.start = 'noise'."
+                )
+            if settings.start == "real":
+                images[index] = normalized[draw.choice(members, settings.ipc, replace=False)]
+                continue
+            for number in range(settings.ipc):
+                chosen = draw.choice(members, min(per_image, len(members)), replace=False)
+                images[index, number] = normalized[chosen].mean(0) + settings.start_noise * noise[index, number]
+    targets = torch.eye(len(real.class_names)).repeat_interleave(settings.ipc, 0)
+    return SyntheticSet(images.flatten(0, 1), targets, settings.inner_rate, real.class_names, transform)
+
+
+def trusting_logits(targets: Tensor) -> Tensor:
+    """Logits whose softmax gives 0.95 to the class of each hard label: where learned labels begin."""
+    confidence, classes = 0.95, targets.shape[1]
+    return torch.where(targets > 0.5, math.log(confidence), math.log((1 - confidence) / (classes - 1)))

@@ -1,0 +1,166 @@
+"""The one training loop.
+
+Teachers, evaluation networks and receivers all learn here: stochastic gradient descent on a flat parameter vector,
+from 8-bit or float images, hard or soft labels. Each epoch draws from its own seed, so the state between epochs is
+parameters, velocity and the epoch's number, and a resumed training repeats an uninterrupted one to the bit.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from medistill.augment import augment, draw_augmentation
+from medistill.errors import MatchingError
+from medistill.images import LabelledImages
+from medistill.networks import FlatNetwork, cross_entropy
+from medistill.package import Transform
+from medistill.recipe import AugmentSettings, Sampling
+from medistill.shapes import Images, Params, Targets
+
+_PREDICT_BATCH = 512
+
+SeedFor = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a network learns from: images, and for each a probability of every class.
+
+    `pixels` are either 8-bit values, normalized batch by batch with `transform`, or floats that are normalized already.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    transform: Transform
+
+    @classmethod
+    def of(cls, images: LabelledImages, transform: Transform) -> "TrainingSet":
+        """Real images with their hard labels."""
+        classes = torch.from_numpy(images.labels)
+        targets = functional.one_hot(classes, len(images.class_names)).float()
+        return cls(torch.from_numpy(images.pixels), targets, transform)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def has_hard_labels(self) -> bool:
+        """Whether every image is of one class for certain."""
+        return bool(((self.targets == 0) | (self.targets == 1)).all())
+
+    def batch(self, indices: Tensor) -> tuple[Images, Targets]:
+        """Normalized images and targets at `indices`."""
+        return normalized(self.pixels[indices], self.transform), self.targets[indices]
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Stochastic gradient descent: its rate, how long, and what a batch is.
+
+    `epochs` passes over the set; with `cosine`, the rate falls from `rate` to 0 along half a cosine.
+    """
+
+    rate: float
+    epochs: int
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    cosine: bool
+    sampling: Sampling
+    augment: AugmentSettings
+
+
+@dataclass(frozen=True)
+class State:
+    """A training between two epochs."""
+
+    epoch: int
+    params: Tensor
+    velocity: Tensor
+
+
+def normalized(pixels: Tensor, transform: Transform) -> Images:
+    """Images as networks see them: 8-bit values scaled to 0..1, mean taken off, divided by the standard deviation."""
+    if pixels.dtype != torch.uint8:
+        return pixels
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (transform.mean, transform.std))
+    return (pixels.float() / 255 - mean) / std
+
+
+def train(
+    network: FlatNetwork, state: State, data: TrainingSet, how: Optimization, seed_for: SeedFor
+) -> Iterator[State]:
+    """Train epoch by epoch and yield the state after each.
+
+    Every yielded state owns its tensors: later steps never change it. (Copies of live weights are how several published
+    codes came to store fifty-one times the same network.)
+
+    Args:
+        network: the network to train.
+        state: where to begin; `State(0, params, zeros)` for a new training, a yielded state to resume.
+        data: what to learn from.
+        how: rate, length, sampling and augmentation.
+        seed_for: `seed_for("epoch/3/order")` and the like give the draws of an epoch.
+
+    Raises:
+        MatchingError: the loss is not a number any more.
+    """
+    params, velocity = state.params.clone(), state.velocity.clone()
+    batches = math.ceil(len(data) / how.batch_size)
+    for epoch in range(state.epoch, how.epochs):
+        order = _order(data, how.sampling, seed_for(f"epoch/{epoch}/order"))
+        for number, indices in enumerate(np.array_split(order, batches)):
+            progress = (epoch * batches + number) / (how.epochs * batches)
+            rate = how.rate * (0.5 * (1 + math.cos(math.pi * progress)) if how.cosine else 1.0)
+            images, targets = data.batch(torch.from_numpy(indices))
+            images = augment(images, draw_augmentation(how.augment, len(images), seed_for(f"epoch/{epoch}/{number}")))
+            leaf = params.requires_grad_()
+            (slope,) = torch.autograd.grad(cross_entropy(network(leaf, images), targets, len(images)), leaf)
+            params = params.detach()
+            velocity.mul_(how.momentum).add_(slope).add_(params, alpha=how.weight_decay)
+            params.sub_(velocity, alpha=rate)
+        if not bool(torch.isfinite(params).all()):
+            raise MatchingError(
+                f"Training diverged in epoch {epoch + 1} at rate {how.rate:g}. Choose a smaller rate, a third of it for a start."
+            )
+        yield State(epoch + 1, params.clone(), velocity.clone())
+
+
+def fresh(network: FlatNetwork, seed: int) -> State:
+    """The state of a network nobody has trained."""
+    params = network.initial(seed)
+    return State(0, params, torch.zeros_like(params))
+
+
+def predict(network: FlatNetwork, params: Params, images: LabelledImages, transform: Transform) -> NDArray[np.float32]:
+    """The probability of every class for every image, shape [n, classes]."""
+    pixels = torch.from_numpy(images.pixels)
+    with torch.no_grad():
+        parts = [network(params, normalized(part, transform)).softmax(1) for part in torch.split(pixels, _PREDICT_BATCH)]
+    return torch.cat(parts).numpy()
+
+
+def _order(data: TrainingSet, sampling: Sampling, seed: int) -> NDArray[np.int64]:
+    """The order of one epoch: every image once, or as many images with every class equally often.
+
+    Balanced, a class with few images is gone through several times, each time in a new order, before any image of it
+    comes more often than another.
+    """
+    generator = np.random.default_rng(seed)
+    n = len(data)
+    if sampling == "natural":
+        return generator.permutation(n)
+    classes = data.targets.argmax(1).numpy()
+    members = [np.flatnonzero(classes == index) for index in np.unique(classes)]
+    share = math.ceil(n / len(members))
+    chosen = [
+        np.concatenate([generator.permutation(group) for _ in range(math.ceil(share / len(group)))])[:share]
+        for group in members
+    ]
+    return generator.permutation(np.concatenate(chosen))[:n]

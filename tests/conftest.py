@@ -1,0 +1,11 @@
+"""Shape checking is on for the numeric half; hypothesis runs without a clock."""
+
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+install_import_hook(
+    ["medistill.matching", "medistill.networks", "medistill.augment", "medistill.train", "medistill.buffer"],
+    "beartype.beartype",
+)
+settings.register_profile("medistill", deadline=None, derandomize=True, max_examples=30)
+settings.load_profile("medistill")

@@ -1,0 +1,121 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from medistill.augment import augment, draw_augmentation
+from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
+from medistill.matching.pruning import kept_parameters
+from medistill.matching.trajectory import trajectory_distance
+from medistill.networks import FlatNetwork, build, cross_entropy
+from medistill.recipe import AugmentSettings, NetworkSettings
+
+CLASSES = 3
+
+
+class Problem:
+    """A small inner loop in float64, its batches of different sizes and with repeats."""
+
+    def __init__(self, architecture: str = "convnet", augmented: bool = True, steps: int = 3) -> None:
+        settings = NetworkSettings(architecture=architecture, width=4, depth=2)  # type: ignore[arg-type]
+        self.network: FlatNetwork = build(settings, 1, 8, CLASSES)
+        generator = torch.Generator().manual_seed(0)
+        self.start = self.network.initial(1).double()
+        self.target = self.start + 0.05 * torch.randn(self.network.size, generator=generator).double()
+        self.images = torch.randn(6, 1, 8, 8, generator=generator).double()
+        self.targets = torch.rand(6, CLASSES, generator=generator).double().softmax(1)
+        self.log_rate = torch.tensor(math.log(0.05), dtype=torch.float64)
+        how = AugmentSettings(flip=True, cutout=0.3) if augmented else None
+        batches = [torch.tensor([0, 3, 4, 1]), torch.arange(6), torch.tensor([5, 2, 2])]
+        self.steps = [
+            InnerStep(batch := batches[j % 3], how and draw_augmentation(how, len(batch), seed=j)) for j in range(steps)
+        ]
+
+    def objective(self, end: Tensor) -> Tensor:
+        return trajectory_distance(end, self.start, self.target)
+
+    def adjoint(self, micro_batch: int | None = None) -> Gradient:
+        return trajectory_gradient(
+            self.network,
+            self.start,
+            self.images,
+            self.targets,
+            self.log_rate,
+            self.steps,
+            self.objective,
+            micro_batch,
+        )
+
+    def student(self, images: Tensor, targets: Tensor, log_rate: Tensor) -> Tensor:
+        """The inner loop as one graph: what the adjoint must agree with."""
+        params = self.start.detach().requires_grad_()
+        for step in self.steps:
+            logits = self.network(params, augment(images[step.indices], step.draw))
+            loss = cross_entropy(logits, targets[step.indices], len(step.indices))
+            (slope,) = torch.autograd.grad(loss, params, create_graph=True)
+            params = params - log_rate.exp() * slope
+        return params
+
+    def unrolled(self) -> tuple[Tensor, ...]:
+        leaves = [leaf.detach().requires_grad_() for leaf in (self.images, self.targets, self.log_rate)]
+        return torch.autograd.grad(self.objective(self.student(*leaves)), leaves)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).detach().norm() / expected.detach().norm())
+
+
+@pytest.mark.parametrize("architecture", ["convnet", "resnet18"])
+@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("micro_batch", [None, 1, 4])
+def test_the_adjoint_equals_full_unrolling(architecture: str, augmented: bool, micro_batch: int | None) -> None:
+    problem = Problem(architecture, augmented)
+    found = problem.adjoint(micro_batch)
+    for ours, theirs in zip((found.images, found.targets, found.log_rate), problem.unrolled(), strict=True):
+        assert relative_error(ours, theirs) < 1e-9
+
+
+def test_the_value_and_the_end_are_those_of_the_student() -> None:
+    problem = Problem()
+    found = problem.adjoint()
+    end = problem.student(problem.images, problem.targets, problem.log_rate)
+    assert relative_error(found.end, end) < 1e-12
+    assert float(found.value) == pytest.approx(float(problem.objective(end).detach()), rel=1e-12)
+
+
+def test_the_gradient_agrees_with_finite_differences_to_pixels_labels_and_rate() -> None:
+    problem = Problem(steps=2)
+    found = problem.adjoint()
+
+    def value(images: Tensor, targets: Tensor, log_rate: Tensor) -> float:
+        return float(problem.objective(problem.student(images, targets, log_rate)).detach())
+
+    generator = torch.Generator().manual_seed(5)
+    point = (problem.images, problem.targets, problem.log_rate)
+    for index, slope in enumerate((found.images, found.targets, found.log_rate)):
+        direction = torch.randn(point[index].shape, generator=generator).double()
+        step = 1e-5
+        ahead, behind = (
+            value(*(x + sign * step * direction if i == index else x for i, x in enumerate(point))) for sign in (1, -1)
+        )
+        assert (ahead - behind) / (2 * step) == pytest.approx(float((slope * direction).sum()), rel=1e-5)
+
+
+def test_a_mask_fixed_by_pruning_enters_the_gradient_as_a_constant() -> None:
+    problem = Problem()
+
+    def pruned(end: Tensor) -> Tensor:
+        kept = kept_parameters(end, problem.start, problem.target, 0.9, "unsigned")
+        return trajectory_distance(end, problem.start, problem.target, kept)
+
+    problem.objective = pruned  # type: ignore[method-assign]
+    for ours, theirs in zip((problem.adjoint().images,), problem.unrolled()[:1], strict=True):
+        assert relative_error(ours, theirs) < 1e-9
+
+
+def test_images_outside_every_batch_get_no_gradient() -> None:
+    problem = Problem(steps=1)
+    found = problem.adjoint()
+    assert found.images[[2, 5]].abs().max() == 0
+    assert found.images[[0, 1, 3, 4]].abs().amin(0).max() > 0
