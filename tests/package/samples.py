@@ -6,7 +6,7 @@ import numpy as np
 
 from medistill.evidence import Figure, Interval, Row, Utility
 from medistill.package import Provenance, Training, Transform
-from medistill.recipe import AugmentSettings, Recipe
+from medistill.recipe import AugmentSettings, NetworkSettings, Recipe
 
 
 def contents(**changes: Any) -> dict[str, Any]:
@@ -20,9 +20,7 @@ def contents(**changes: Any) -> dict[str, Any]:
         "class_names": ("normal", "pneumonia"),
         "transform": Transform(mean=(0.5,), std=(0.25,)),
         "training": Training(
-            architecture="convnet",
-            width=8,
-            depth=1,
+            network=NetworkSettings(width=8, depth=1),
             steps=3,
             rate=0.01,
             momentum=0.9,

@@ -17,7 +17,7 @@ from medistill.errors import PackageError, Tampered, Unsupported
 from medistill.evidence import Labels
 from medistill.files import digest
 from medistill.package.archive import MANIFEST, RESEND
-from medistill.recipe import Architecture, AugmentSettings, Start
+from medistill.recipe import AugmentSettings, NetworkSettings, Start
 
 FORMAT: Final = "medistill-package"
 VERSION: Final = 1
@@ -93,21 +93,20 @@ class Training(Part):
     """How a receiver should train; the learning rate that was learned with the images is stored beside them.
 
     Attributes:
+        network: the architecture, width and depth that the images were made with and judged on.
         batch_size: synthetic images a step, or None for all of them.
         rate: learning rate with which these settings were judged.
         schedule: how the rate changes over the steps, for instance "constant" or "cosine".
         inner_rate_learned: False where `inner_rate` was merely chosen.
     """
 
-    architecture: Architecture
-    width: Count
-    depth: Count
+    network: NetworkSettings
     steps: Count
     batch_size: Count | None = None
     rate: Rate
     momentum: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0, le=1000)
-    schedule: Word
+    schedule: Literal["constant", "cosine"]
     augment: AugmentSettings
     inner_rate_learned: bool
 

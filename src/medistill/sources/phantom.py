@@ -66,12 +66,12 @@ def _render(labels: NDArray[np.int64], size: int, draw: np.random.Generator) -> 
     vessels = _waves(x, y, draw, n, wavelengths=(0.35, 0.9))
 
     film = 0.66 - 0.42 * lungs + 0.16 * spine + uniform(0.14, 0.26) * heart
-    film += uniform(0.02, 0.07) * ribs * lungs + uniform(0.01, 0.04) * vessels * lungs
+    film += uniform(0.02, 0.07) * ribs * lungs + uniform(0.01, 0.025) * vessels * lungs
     film += lungs * _pathology(labels, x, y, draw, n)
 
     film += uniform(-0.12, 0.12) * x + uniform(-0.12, 0.12) * y
     film = uniform(0.7, 1.15) * film + uniform(-0.12, 0.1)
-    film += uniform(0.01, 0.04) * draw.standard_normal(film.shape)
+    film += uniform(0.01, 0.03) * draw.standard_normal(film.shape)
     return np.rint(255 * np.clip(film, 0, 1)).astype(np.uint8)[:, None]
 
 
@@ -87,8 +87,9 @@ def _pathology(labels: NDArray[np.int64], x: Plane, y: Plane, draw: np.random.Ge
     where = side * draw.uniform(0.3, 0.5, (n, 1, 1)), draw.uniform(-0.4, 0.4, (n, 1, 1))
     lobar = _blob(x, y, *where, draw.uniform(0.14, 0.22, (n, 1, 1)))
     interstitial = _waves(x, y, draw, n, wavelengths=(0.17, 0.26))
-    kinds = (0.2 * np.minimum(diffuse, 1.6), 0.08 * interstitial, 0.46 * lobar, np.zeros_like(x))
-    return severity * np.choose(labels[:, None, None], kinds)
+    kinds = (0.26 * np.minimum(diffuse, 1.6), 0.085 * interstitial, 0.6 * lobar, np.zeros_like(x))
+    chosen: Plane = severity * np.choose(labels[:, None, None], kinds)
+    return chosen
 
 
 def _turned_grid(size: int, angle: Plane, right: Plane, down: Plane, zoom: Plane) -> tuple[Plane, Plane]:
