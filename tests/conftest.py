@@ -1,5 +1,6 @@
-"""Shape checking is on for the numeric half; hypothesis runs without a clock."""
+"""Shape checking is on for the numeric half; hypothesis runs without a clock, torch on one thread."""
 
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -9,3 +10,6 @@ install_import_hook(
 )
 settings.register_profile("medistill", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("medistill")
+torch.set_num_threads(
+    1
+)  # tiny networks beside another process on the same cores: more threads only wait for each other

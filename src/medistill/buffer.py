@@ -51,8 +51,8 @@ class Buffer:
                 stored = int((file.metadata() or {}).get("last_epoch", -1))
                 if stored != self.last_epoch:
                     raise StorageError(
-                        f"{path.name} holds epochs 0 to {stored}; expected 0 to {self.last_epoch}. Delete it and run the "
-                        "same command again."
+                        f"{path.name} holds epochs 0 to {stored}; expected 0 to {self.last_epoch}. Delete it and run "
+                        "the same command again."
                     )
                 if "snapshots" in file.keys():  # noqa: SIM118 (safe_open is not iterable)
                     return _row(file, "snapshots", epoch)

@@ -1,9 +1,9 @@
 """The outer loop: synthetic images that teach what the teachers learned.
 
 Each outer step picks a teacher and a start epoch, trains a student on the synthetic images from there, compares where
-it lands with where the teacher went, and moves pixels and inner rate along the exact gradient. What a step draws depends
-on the recipe and the step's number alone, so the state between steps is tensors and a few numbers, and a resumed run
-repeats an uninterrupted one to the bit. The set that is kept is the one whose networks did best on validation.
+it lands with where the teacher went, and moves pixels and inner rate along the exact gradient. What a step draws
+depends on the recipe and the step's number alone, so the state between steps is tensors and a few numbers, and a
+resumed run repeats an uninterrupted one to the bit. The set that is kept is the one whose networks did best on validation.
 """
 
 import json
@@ -107,6 +107,8 @@ def distill(
         score = _validate(recipe, learned.current(), splits.validation, transform, processes)
         learned.choose(score)
         learned.log.append(Outcome(0, None, None, None, None, learned.inner_rate, score))
+        if checkpoint is not None:
+            learned.store(checkpoint)
     while learned.step < settings.outer_steps:
         outcome = _outer_step(recipe, buffer, learned)
         if outcome.value is None:
@@ -120,6 +122,22 @@ def distill(
         if checkpoint is not None and (learned.step % _CHECKPOINT_EVERY == 0 or is_last):
             learned.store(checkpoint)
         progress.advance(1)
+    return Distilled(learned.chosen, learned.chosen_step, tuple(learned.log))
+
+
+def finished(recipe: Recipe, splits: Splits, transform: Transform, folder: Path) -> Distilled | None:
+    """The result of a distillation that ran to its last step in `folder`; None where there is none.
+
+    Raises:
+        StorageError: the checkpoint is damaged.
+    """
+    checkpoint = folder / "checkpoint.safetensors"
+    if not checkpoint.exists():
+        return None
+    learned = _Learned(recipe.distill, _start(recipe, splits.train, transform))
+    learned.restore(checkpoint)
+    if learned.step < recipe.distill.outer_steps:
+        return None
     return Distilled(learned.chosen, learned.chosen_step, tuple(learned.log))
 
 

@@ -212,7 +212,9 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
         return recipe.seed_for(f"evaluate/{job.role}/{job.replica}/{purpose}")
 
     data = arm.data.draw(seed_for("random-images")) if isinstance(arm.data, RandomImages) else arm.data
-    network = build(recipe.network_as(arm.architecture), data.pixels.shape[1], data.pixels.shape[2], data.targets.shape[1])
+    network = build(
+        recipe.network_as(arm.architecture), data.pixels.shape[1], data.pixels.shape[2], data.targets.shape[1]
+    )
     state = fresh(network, seed_for("start"))
     settings = recipe.evaluate
     how = Optimization(
@@ -221,7 +223,7 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
         batch_size=settings.batch_size,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
-        cosine=True,
+        cosine=settings.schedule == "cosine",
         sampling=arm.sampling,
         augment=recipe.augment,
     )
@@ -315,7 +317,7 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
         return dict.fromkeys(jobs)
     remove_partials(folder)
     content = {name: _content(arm.data) for name, arm in arms.items()}
-    optimizer = bench.recipe.evaluate.model_dump(include={"batch_size", "momentum", "weight_decay"})
+    optimizer = bench.recipe.evaluate.model_dump(include={"batch_size", "momentum", "weight_decay", "schedule"})
     paths: dict[Training, Path | None] = {}
     for job in jobs:
         arm = arms[job.arm]

@@ -25,6 +25,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # safetensors raises errors without a number, whose text is the whole path
+        number = error.errno or (errno.ENOENT if isinstance(error, FileNotFoundError) else 0)
         advice = {
             errno.ENOSPC: "The disk is full: free some space, then run the same command again.",
             errno.EDQUOT: "The disk quota is used up: free some space, then run the same command again.",
@@ -32,8 +34,8 @@ def storage_errors(path: Path) -> Iterator[None]:
             errno.EROFS: "The disk is read-only: choose another folder.",
             errno.EISDIR: "It is a folder: name a file.",
             errno.ENOENT: "It does not exist: check the spelling.",
-        }.get(error.errno or 0, "Run the same command again once this is mended.")
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        }.get(number, "Run the same command again once this is mended.")
+        reason = os.strerror(number) if number else "refused by the system"
         raise StorageError(f"{path.name}: {reason}. {advice} Nothing that was finished is lost.") from error
 
 

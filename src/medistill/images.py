@@ -79,6 +79,30 @@ class LabelledImages:
         groups = None if self.groups is None else self.groups[indices]
         return dataclasses.replace(self, pixels=self.pixels[indices], labels=self.labels[indices], groups=groups)
 
+    def in_order_of(self, class_names: tuple[str, ...]) -> "LabelledImages":
+        """The same images with labels that index `class_names`: matched by name, or by index where there are no names.
+
+        Raises:
+            SourceError: a class here has no counterpart there.
+        """
+        if self.class_names == class_names:
+            return self
+        if not self.named:
+            if self.labels.max(initial=0) >= len(class_names):
+                raise SourceError(
+                    f"Found labels up to {self.labels.max()} without class names; expected 0 to {len(class_names) - 1} "
+                    f"for {', '.join(class_names)}. Name the classes, or bring images of these classes alone."
+                )
+            return dataclasses.replace(self, class_names=class_names)
+        unknown = sorted(set(self.class_names) - set(class_names))
+        if unknown:
+            raise SourceError(
+                f"Found the classes {', '.join(unknown)}, which are not among {', '.join(class_names)}. Classes are "
+                "matched by name: rename them, or leave their images out."
+            )
+        places = np.array([class_names.index(name) for name in self.class_names], dtype=np.int64)
+        return dataclasses.replace(self, labels=places[self.labels], class_names=class_names)
+
     def shaped(self, size: int | None, channels: int) -> "LabelledImages":
         """The images at `size` x `size` pixels with `channels` channels.
 
@@ -138,8 +162,8 @@ def cut(images: LabelledImages, fraction: float, seed: int) -> tuple[LabelledIma
         candidates = generator.permutation(np.flatnonzero(class_of_group == index))
         if len(candidates) < 2:
             raise SourceError(
-                f"Class {class_name} has {images.counts[index]} image(s) of {len(candidates)} patient(s) or group(s); at "
-                "least 2 are needed to cut off a split. Add images, merge the class, or bring splits of your own."
+                f"Class {class_name} has {images.counts[index]} image(s) of {len(candidates)} patient(s) or group(s); "
+                "at least 2 are needed to cut off a split. Add images, merge the class, or bring splits of your own."
             )
         wanted = max(1.0, fraction * sizes[candidates].sum())
         before = np.concatenate([[0], np.cumsum(sizes[candidates])[:-1]])
@@ -173,7 +197,8 @@ def _resized(pixels: Pixels, size: int) -> Pixels:
         return pixels
     if height % size == 0 and width % size == 0:
         blocks = pixels.reshape(*pixels.shape[:2], size, height // size, size, width // size)
-        return np.rint(blocks.mean((3, 5), dtype=np.float32)).astype(np.uint8)
+        averaged: Pixels = np.rint(blocks.mean((3, 5), dtype=np.float32)).astype(np.uint8)
+        return averaged
     method = Image.Resampling.BOX if size <= min(height, width) else Image.Resampling.BILINEAR
     planes = pixels.reshape(-1, height, width)
     resized = np.empty((len(planes), size, size), dtype=np.uint8)

@@ -32,8 +32,8 @@ class FlatNetwork:
         coupled = next((m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
         if coupled is not None and not isinstance(coupled, nn.modules.instancenorm._InstanceNorm):
             raise RecipeError(
-                f"Found {type(coupled).__name__} in the network; expected instance, group or layer norm. Batch norm makes "
-                "every image's gradient depend on its neighbours, so the exact gradient cannot be split: replace it."
+                f"Found {type(coupled).__name__} in the network; expected instance, group or layer norm. With batch "
+                "norm every image's gradient depends on its neighbors and the exact gradient cannot be split: replace it."
             )
         self._module = module
         self._names = [name for name, _ in module.named_parameters()]
@@ -46,6 +46,7 @@ class FlatNetwork:
         return sum(self._sizes)
 
     def __call__(self, params: Params, images: Images) -> Logits:
+        """One row of logits for each image, differentiable in `params` and `images`."""
         views = torch.split(params, self._sizes)
         named = {n: v.view(s) for n, v, s in zip(self._names, views, self._shapes, strict=True)}
         logits: Tensor = functional_call(self._module, named, (images,))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -111,19 +111,14 @@ class EvaluateSettings(Section):
 
     networks: int = Field(5, ge=1)
     search_networks: int = Field(1, ge=1)
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03)
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.003, 0.01, 0.03), min_length=1)
     steps: int = Field(300, ge=1)
     full_epochs: int = Field(10, ge=1)
     batch_size: int = Field(128, ge=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
     unseen: tuple[Architecture, ...] = ()
-
-    @model_validator(mode="after")
-    def _rates_are_usable(self) -> Self:
-        if not self.rates or min(self.rates) <= 0:
-            raise ValueError("rates must hold at least one learning rate above 0")
-        return self
 
 
 class MachineSettings(Section):
@@ -256,7 +251,7 @@ def _suggestion(key: str) -> str:
     by_name: dict[str, list[str]] = {}
     for candidate in known:
         by_name.setdefault(candidate.rsplit(".", 1)[-1], []).append(candidate)
-    whole = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    whole = difflib.get_close_matches(key, [*known, *Recipe.model_fields], n=1, cutoff=0.75)
     if whole:
         return f" Did you mean {whole[0]}?"
     last = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_name, n=1, cutoff=0.6)

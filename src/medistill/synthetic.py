@@ -65,7 +65,7 @@ class SyntheticSet:
             torch.empty(0), torch.from_numpy(package.targets), package.inner_rate, package.class_names, transform
         )
         mean, std = bare._statistics()
-        images = (torch.from_numpy(package.images) - mean) / std
+        images = (torch.tensor(package.images) - mean) / std
         return cls(images, bare.targets, package.inner_rate, package.class_names, transform)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
@@ -102,8 +102,8 @@ def starting_set(
             fewest = 8 if settings.start == "class-mean" else settings.ipc
             if len(members) < fewest:
                 raise RecipeError(
-                    f"Class {name} has {len(members)} training image(s); distill.start = {settings.start!r} needs at least "
-                    f"{fewest}. Add images, or set distill.start = 'noise'."
+                    f"Class {name} has {len(members)} training image(s); distill.start = {settings.start!r} needs at "
+                    f"least {fewest}. Add images, or set distill.start = 'noise'."
                 )
             if settings.start == "real":
                 images[index] = normalized[draw.choice(members, settings.ipc, replace=False)]

@@ -127,7 +127,8 @@ def train(
             params.sub_(velocity, alpha=rate)
         if not bool(torch.isfinite(params).all()):
             raise MatchingError(
-                f"Training diverged in epoch {epoch + 1} at rate {how.rate:g}. Choose a smaller rate, a third of it for a start."
+                f"Training diverged in epoch {epoch + 1} at rate {how.rate:g}. Choose a smaller "
+                "rate, a third of it for a start."
             )
         yield State(epoch + 1, params.clone(), velocity.clone())
 
@@ -142,7 +143,9 @@ def predict(network: FlatNetwork, params: Params, images: LabelledImages, transf
     """The probability of every class for every image, shape [n, classes]."""
     pixels = torch.from_numpy(images.pixels)
     with torch.no_grad():
-        parts = [network(params, normalized(part, transform)).softmax(1) for part in torch.split(pixels, _PREDICT_BATCH)]
+        parts = [
+            network(params, normalized(part, transform)).softmax(1) for part in torch.split(pixels, _PREDICT_BATCH)
+        ]
     return torch.cat(parts).numpy()
 
 

@@ -1,0 +1,34 @@
+"""The command line: one command for every arrow in the drawing of docs/architecture.md.
+
+Commands import what they need when they run, so `--help`, `verify` and `show` work without torch.
+"""
+
+import typer
+
+from medistill.cli import holder, receiver
+
+app = typer.Typer(
+    name="medistill",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Share what medical images teach without sending the images.",
+    epilog="Exit codes: 0 done, 1 refused (the message says what to do), 2 wrong usage, 130 interrupted.",
+)
+for command in (
+    holder.inspect,
+    holder.run,
+    holder.teach,
+    holder.distill,
+    holder.evaluate,
+    holder.pack,
+    receiver.verify,
+    receiver.show,
+    receiver.train,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """The `medistill` program."""
+    app()

@@ -1,8 +1,8 @@
 """The exact gradient through the student's training, one step's activations at a time.
 
-A student takes J steps th_{j+1} = th_j - a g_j on synthetic images, where g_j is the gradient of its loss at th_j on the
-batch (X_j, Y_j) and `a` the inner rate; an objective L judges where it lands. Back-propagating through all J steps at
-once keeps J graphs of graphs in memory. The adjoint walks back instead. With lam_J = dL/dth_J and
+A student takes J steps th_{j+1} = th_j - a g_j on synthetic images, where g_j is the gradient of its loss at th_j on
+the batch (X_j, Y_j) and `a` the inner rate; an objective L judges where it lands. Back-propagating through all J steps
+at once keeps J graphs of graphs in memory. The adjoint walks back instead. With lam_J = dL/dth_J and
 phi_j = <lam_{j+1}, g_j>, lam held fixed, for j = J-1 .. 0:
 
     dL/dX_j += -a dphi_j/dX_j      dL/dY_j += -a dphi_j/dY_j      dL/da += -phi_j
@@ -12,8 +12,8 @@ This is the same gradient, not an approximation; only the parameters th_j are ke
 computed again. Because instance, group and layer norm treat every image alone, phi_j is a sum over micro-batches, and
 memory can be cut further without changing the result.
 
-Source: the chain rule for discrete dynamics, as in Maclaurin et al., ICML 2015 (arXiv 1502.03492), section 2; applied to
-the objective of Cazenavette et al., CVPR 2022 (arXiv 2203.11932).
+Source: the chain rule for discrete dynamics, as in Maclaurin et al., ICML 2015 (arXiv 1502.03492), section 2; applied
+to the objective of Cazenavette et al., CVPR 2022 (arXiv 2203.11932).
 """
 
 from collections.abc import Callable, Sequence

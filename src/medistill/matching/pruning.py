@@ -41,7 +41,8 @@ def kept_parameters(end: Params, start: Params, target: Params, threshold: float
         kept = (_SIMILARITIES[similarity](end, start, target) >= threshold).to(end.dtype)
     if not bool(kept.any()):
         raise MatchingError(
-            f"No parameter reaches a similarity of {threshold:g} ({similarity}). Lower distill.threshold; 0 prunes nothing."
+            f"No parameter reaches a similarity of {threshold:g} ({similarity}). Lower distill.threshold; "
+            "0 prunes nothing."
         )
     return kept
 

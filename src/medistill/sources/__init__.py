@@ -69,14 +69,14 @@ def read_source(settings: SourceSettings) -> Splits:
     return Splits(train, parts["validation"], parts["test"], tuple(notes))
 
 
-def read_part(source: str, size: int, channels: int) -> LabelledImages:
+def read_part(source: str, size: int | None, channels: int) -> LabelledImages:
     """Read one split, written `path#split`, or all images of a source where no split is named.
 
     This is how a receiver names their own images: `ours.npz#test`, `films#val`, `phantom#test`, `films.zip`.
 
     Args:
         source: the path and the split.
-        size: height and width of the result, in pixels.
+        size: height and width of the result in pixels, or None to keep the one size that all images have.
         channels: 1 or 3.
 
     Raises:

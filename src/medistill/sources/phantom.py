@@ -102,7 +102,8 @@ def _turned_grid(size: int, angle: Plane, right: Plane, down: Plane, zoom: Plane
 def _ellipse(x: Plane, y: Plane, right: Plane, down: Plane, across: Plane, along: Plane) -> Plane:
     """1 inside, 0 outside, with an edge about a tenth of the radius wide."""
     distance = np.hypot((x - right) / across, (y - down) / along)
-    return 1 / (1 + np.exp(np.clip((distance - 1) * 14, -60, 60)))
+    inside: Plane = 1 / (1 + np.exp(np.clip((distance - 1) * 14, -60, 60)))
+    return inside
 
 
 def _blob(x: Plane, y: Plane, right: Plane, down: Plane, radius: Plane) -> Plane:

@@ -1,0 +1,36 @@
+# The developer's words; CI calls the same ones. Everything happens in .venv, pinned by constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup check test test-all demo bench docs clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+check: setup
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup
+	$(BIN)/pytest -n 2
+
+test-all: setup
+	$(BIN)/pytest -n 2 -m ""
+
+demo: setup
+	$(BIN)/medistill run recipes/demo.toml --out demo
+
+bench: setup
+	$(BIN)/python -m benchmarks.gradient
+
+docs: setup
+	$(BIN)/pytest tests/test_docs.py
+
+clean:
+	rm -rf .venv demo runs

@@ -1,0 +1,140 @@
+"""How commands speak: tables and answers on standard output, progress and errors on standard error."""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from medistill.errors import MedistillError
+from medistill.evidence import Row
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+_QUIET_SECONDS = 30
+_INTERRUPTED = 130
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def reported(command: Command) -> Command:
+    """Turn what a command may raise into a paragraph and an exit code.
+
+    With `--json`, a refusal is a document too: {"ok": false, "error": KIND, "message": TEXT}.
+    """
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except MedistillError as error:
+            if kwargs.get("json"):
+                print_json({"ok": False, "error": type(error).__name__, "message": str(error)})
+            err.print(f"[bold red]{type(error).__name__}[/] ", end="")
+            err.print(str(error), markup=False)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            err.print("Interrupted. What was finished is kept: run the same command again to go on.")
+            raise typer.Exit(_INTERRUPTED) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+class Bar:
+    """A progress bar with the time left; a line now and then where standard error is not a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task, self._total, self._done = "", 0, 0
+        self._started = self._spoke = time.monotonic()
+        self._begun_with = 0
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def begin(self, task: str, total: int, done: int = 0) -> None:
+        """Close the bar of the last task and open one for this."""
+        self._close()
+        self._task, self._total, self._done, self._begun_with = task, total, done, done
+        self._started = self._spoke = time.monotonic()
+        if err.is_terminal:
+            columns = (
+                TextColumn("{task.description:>12}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(elapsed_when_finished=True),
+            )
+            self._bar = Progress(*columns, console=err)
+            self._bar.start()
+            self._bar.add_task(task, total=total, completed=done)
+
+    def advance(self, count: int) -> None:
+        """Move on."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0], count)
+        elif time.monotonic() - self._spoke > _QUIET_SECONDS:
+            self._spoke = time.monotonic()
+            err.print(f"{self._task}: {self._done:,} of {self._total:,}, about {self._left()} left", markup=False)
+
+    def say(self, message: str) -> None:
+        """A line above the bar."""
+        (self._bar.console if self._bar is not None else err).print(message, markup=False)
+
+    def _left(self) -> str:
+        done = self._done - self._begun_with
+        return duration((time.monotonic() - self._started) / max(done, 1) * (self._total - self._done))
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: `42 s`, `7 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes for people: `640 kB`, `2.1 GB`."""
+    for unit, worth in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= worth:
+            return f"{count / worth:.3g} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def rows_table(rows: Sequence[Row], title: str) -> Table:
+    """The table that a run ends with: percent, mean and standard deviation over networks."""
+    from medistill.report.words import plain_name
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("trained on")
+    for name in ("images", "accuracy", "balanced accuracy", "AUC", "networks"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        if row.same_as is None:
+            figures = (row.accuracy, row.balanced_accuracy, row.auc)
+            count = str(row.accuracy.n) if row.rate is not None else ""
+            table.add_row(plain_name(row.name), f"{row.images:,}", *map(str, figures), count)
+    return table

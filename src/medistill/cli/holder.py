@@ -1,0 +1,246 @@
+"""The holder's commands: from private images to a package."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from medistill.cli import console
+from medistill.cli.console import JsonFlag
+from medistill.errors import RecipeError
+from medistill.recipe import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from medistill.pipeline import Products, Run
+    from medistill.plan import Plan
+
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe in TOML; see recipes/.", show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a setting, for instance --set distill.ipc=20. Repeatable.", metavar="KEY=VALUE"),
+]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", help="Folder for work and results. [default: runs/NAME-OF-RECIPE]")
+]
+
+
+@console.reported
+def inspect(
+    source: Annotated[str, typer.Argument(help="An .npz, a folder, a .zip, a .csv, or the word phantom.")],
+    json: JsonFlag = False,
+) -> None:
+    """What is in a source of images: counts, sizes, classes, splits, duplicates, warnings.
+
+    Example: medistill inspect films.npz
+    """
+    from medistill.sources import inspect_source
+
+    found = inspect_source(source)
+    if json:
+        return console.print_json(found.model_dump(mode="json"))
+    names = ", ".join(found.class_names) + ("" if found.named else " (numbers: the source has no class names)")
+    console.out.print(f"{found.name} ({found.kind})", markup=False)
+    channels = ", ".join(map(str, found.channels))
+    sizes = ", ".join(f"{size} ({count:,})" for size, count in found.sizes.items())
+    console.out.print(f"classes: {names}\nsizes: {sizes}\nchannels: {channels}", markup=False)
+    console.out.print(f"patients or groups: {found.groups if found.groups is not None else 'unknown'}")
+    table = Table(title="images", title_justify="left")
+    table.add_column("split")
+    for name in (*found.class_names, "all"):
+        table.add_column(name, justify="right")
+    for split, counts in found.counts.items():
+        figures = [counts.get(name, 0) for name in found.class_names]
+        table.add_row(split, *(f"{figure:,}" for figure in (*figures, sum(figures))))
+    console.out.print(table)
+    for warning in found.warnings:
+        console.out.print(f"warning: {warning}", markup=False)
+    for note in found.notes:
+        console.out.print(f"note: {note}", markup=False)
+
+
+@console.reported
+def run(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    out: OutFolder = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only predict time, memory and disk.")] = False,
+    final: Annotated[bool, typer.Option("--final", help="Judge on the test split; every reading is recorded.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """The whole path, from images to a sealed package; continues where it stopped.
+
+    Example: medistill run recipes/cxr4-32-ipc10.toml --set source.path=films.npz --out runs/first
+    """
+    opened = _open(recipe, settings, out)
+    from medistill import pipeline
+    from medistill.plan import plan
+
+    predicted = plan(opened)
+    if dry_run:
+        return _show_plan(predicted, json)
+    console.err.print(
+        f"Predicted: {console.duration(predicted.seconds)}, {console.size(predicted.memory_bytes)} of memory, "
+        f"{console.size(predicted.disk_bytes)} of disk (less where an earlier run finished parts)."
+    )
+    with console.Bar() as bar:
+        products = pipeline.run(opened, bar, final)
+    _show_products(products, json)
+
+
+@console.reported
+def teach(recipe: RecipeFile, settings: Settings = None, out: OutFolder = None, json: JsonFlag = False) -> None:
+    """Stage 1: train the teachers on the real images and record their trajectories.
+
+    Example: medistill teach recipes/cxr4-32-ipc10.toml --set source.path=films.npz --out runs/first
+    """
+    opened = _open(recipe, settings, out)
+    from medistill import pipeline
+
+    with console.Bar() as bar:
+        buffer = pipeline.teach(opened, bar)
+    answer = {"buffer": str(buffer.folder), "teachers": buffer.teachers, "last_epoch": buffer.last_epoch}
+    _answer(answer, json, f"{buffer.teachers} teachers, epochs 0 to {buffer.last_epoch}, in {buffer.folder}")
+
+
+@console.reported
+def distill(recipe: RecipeFile, settings: Settings = None, out: OutFolder = None, json: JsonFlag = False) -> None:
+    """Stage 2: distill the synthetic images from the teachers' trajectories.
+
+    Example: medistill distill recipes/cxr4-32-ipc10.toml --set source.path=films.npz --out runs/first
+    """
+    opened = _open(recipe, settings, out)
+    from medistill import pipeline
+
+    with console.Bar() as bar:
+        distilled = pipeline.distill_images(opened, bar)
+    last = distilled.log[-1]
+    answer = {
+        "folder": str(opened.folder),
+        "selected_step": distilled.selected_step,
+        "value": last.value,
+        "kept": last.kept,
+        "inner_rate": distilled.synthetic.inner_rate,
+    }
+    _answer(answer, json, f"{len(distilled.synthetic)} images, selected at step {distilled.selected_step}")
+
+
+@console.reported
+def evaluate(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    out: OutFolder = None,
+    final: Annotated[bool, typer.Option("--final", help="Judge on the test split; every reading is recorded.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Stage 3: judge the synthetic images beside random and all real ones.
+
+    Example: medistill evaluate recipes/cxr4-32-ipc10.toml --set source.path=films.npz --out runs/first --final
+    """
+    opened = _open(recipe, settings, out)
+    from medistill import pipeline
+
+    with console.Bar() as bar:
+        utility = pipeline.judge(opened, bar, final)
+    if json:
+        return console.print_json(utility.model_dump(mode="json"))
+    console.out.print(console.rows_table(utility.rows, f"on {utility.judged_images:,} {utility.split} images"))
+
+
+@console.reported
+def pack(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe whose set is distilled and judged.")] = None,
+    settings: Settings = None,
+    out: OutFolder = None,
+    images: Annotated[
+        str | None, typer.Option("--images", help="Seal these labelled images instead (npz, folder, zip, csv; #split).")
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Bring --images to this many pixels.", min=8)] = None,
+    rate: Annotated[float, typer.Option("--rate", help="Learning rate that --images ask to be trained with.")] = 0.01,
+    json: JsonFlag = False,
+) -> None:
+    """Stage 4: seal the set in a package; or, with --images, any labelled images as a set "not distilled here".
+
+    Example: medistill pack recipes/cxr4-32-ipc10.toml --set source.path=films.npz --out runs/first
+
+    Example: medistill pack --images control.npz --out control.medistill
+    """
+    if (recipe is None) == (images is None):
+        raise typer.BadParameter("Give either a RECIPE or --images.")
+    if recipe is not None:
+        opened = _open(recipe, settings, out)
+        from medistill import pipeline
+
+        return _show_products(pipeline.seal(opened), json)
+    assert images is not None
+    if out is None:
+        raise typer.BadParameter("--images needs --out FILE.medistill.")
+    from medistill.pipeline import seal_images
+
+    package = seal_images(images, out, size, rate)
+    answer = {"package": str(out), "images": len(package.images), "digest": package.digest}
+    _answer(answer, json, f"{len(package.images)} images sealed, not distilled here: {out}")
+
+
+def _open(path: Path, settings: list[str] | None, out: Path | None) -> "Run":
+    overrides = {}
+    for setting in settings or []:
+        key, given, value = setting.partition("=")
+        if not given:
+            raise RecipeError(f"--set {setting}: expected KEY=VALUE, for instance --set distill.ipc=20.")
+        overrides[key.strip()] = value.strip()
+    recipe: Recipe = read_recipe(path, overrides)
+    from medistill.jobs import keep_freed_memory
+    from medistill.pipeline import open_run
+
+    keep_freed_memory()
+    return open_run(recipe, out or Path("runs") / recipe.name)
+
+
+def _answer(document: dict[str, Any], json: bool, sentence: str) -> None:
+    if json:
+        return console.print_json(document)
+    console.out.print(sentence, markup=False)
+
+
+def _show_plan(predicted: "Plan", json: bool) -> None:
+    if json:
+        stages = [dataclasses.asdict(stage) for stage in predicted.stages]
+        total = {
+            "seconds": predicted.seconds,
+            "memory_bytes": predicted.memory_bytes,
+            "disk_bytes": predicted.disk_bytes,
+        }
+        return console.print_json({"stages": stages, **total})
+    table = Table(title="predicted from a few steps on this machine", title_justify="left")
+    for name in ("stage", "time", "memory", "disk"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in predicted.stages:
+        table.add_row(
+            stage.name,
+            console.duration(stage.seconds),
+            console.size(stage.memory_bytes),
+            console.size(stage.disk_bytes),
+        )
+    table.add_row(
+        "all",
+        console.duration(predicted.seconds),
+        console.size(predicted.memory_bytes),
+        console.size(predicted.disk_bytes),
+    )
+    console.out.print(table)
+
+
+def _show_products(products: "Products", json: bool) -> None:
+    from medistill.evidence import Utility
+    from medistill.files import read_json
+
+    if json:
+        return console.print_json({name: str(path) for name, path in dataclasses.asdict(products).items()})
+    utility = Utility.model_validate(read_json(products.utility))
+    for note in utility.notes:
+        console.out.print(f"note: {note}", markup=False)
+    console.out.print(console.rows_table(utility.rows, f"on {utility.judged_images:,} {utility.split} images"))
+    for path in (products.package, products.contact_sheet, products.report, products.utility):
+        console.out.print(str(path), markup=False)

@@ -1,0 +1,394 @@
+"""One recipe, from real images to a sealed package.
+
+Every stage is a function of a `Run` and leaves its work in the run's folders, so each can be called alone, and calling
+it again continues or repeats nothing. What a stage makes lies under a name that hashes the images and the settings that
+decide it: two recipes never share a file by accident, and share it where they may.
+
+    OUT/work/buffer-KEY/     expert trajectories          (images, network, augmentation, teachers)
+    OUT/work/networks/       evaluation networks          (a hash each)
+    OUT/work/run-KEY/        checkpoint, utility, timing  (images, whole recipe)
+    OUT/NAME.medistill, utility.json, report.html, contact_sheet.png      the latest finished run
+"""
+
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from medistill.buffer import Buffer
+from medistill.distill import Distilled, distill, finished
+from medistill.errors import RecipeError
+from medistill.evaluate import Bench, evaluate, majority, standard_arms
+from medistill.evidence import Utility
+from medistill.files import append_line, read_json, storage_errors, write_json, write_whole
+from medistill.images import Splits
+from medistill.jobs import Progress, available_cores
+from medistill.package import Package, Provenance, Training, Transform, pack
+from medistill.recipe import AugmentSettings, EvaluateSettings, MachineSettings, NetworkSettings, Recipe
+from medistill.report.html import render_report
+from medistill.report.sheet import contact_sheet
+from medistill.sources import read_part, read_source
+from medistill.teachers import train_teachers
+
+METHODS = {"mtt": "trajectory matching", "pruned": "pruned trajectory matching"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe with its images in memory and its place on disk; `open_run` makes one.
+
+    Attributes:
+        recipe: resolved: image size and threads are stated.
+        splits: the real images in the recipe's shape.
+        transform: how they are normalized, from the training images.
+        fingerprint: SHA-256 of the images.
+        out: the folder that the user named.
+    """
+
+    recipe: Recipe
+    splits: Splits
+    transform: Transform
+    fingerprint: str
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where this recipe on these images keeps its own work."""
+        return self.out / "work" / f"run-{self._key()}"
+
+    @property
+    def buffer(self) -> Buffer:
+        """The teachers' trajectories; shared by recipes that differ in distillation alone."""
+        key = self._key("source", "network", "augment", "teachers")
+        teachers = self.recipe.teachers.count
+        epoch = self.recipe.last_teacher_epoch
+        return Buffer(self.out / "work" / f"buffer-{key}-{epoch}", teachers, epoch)
+
+    @property
+    def processes(self) -> int:
+        """How many independent trainings run at once."""
+        return self.recipe.machine.processes or available_cores()
+
+    def _key(self, *sections: str) -> str:
+        return f"{self.fingerprint[:8]}-{self.recipe.digest(*sections)[:12]}"
+
+
+@dataclass(frozen=True)
+class Products:
+    """Where a finished run's results are."""
+
+    package: Path
+    report: Path
+    utility: Path
+    contact_sheet: Path
+
+
+def open_run(recipe: Recipe, out: Path) -> Run:
+    """Read a recipe's images and state what the recipe left to the machine.
+
+    Raises:
+        SourceError: the images cannot be read as described.
+    """
+    splits = read_source(recipe.source)
+    source = recipe.source.model_copy(update={"image_size": splits.train.pixels.shape[-1]})
+    threads = recipe.machine.threads or available_cores()
+    machine = MachineSettings(threads=threads, processes=recipe.machine.processes)
+    resolved = Recipe.model_validate(recipe.model_dump() | {"source": source, "machine": machine})
+    mean, std = splits.train.statistics()
+    return Run(resolved, splits, Transform(mean=mean, std=std), splits.fingerprint(), out)
+
+
+def run(opened: Run, progress: Progress, final: bool = False) -> Products:
+    """The whole path: teachers, distillation, evaluation, package; continues where an earlier call stopped.
+
+    Args:
+        opened: a recipe with its images.
+        progress: told of everything.
+        final: judge on the test split, which is recorded, instead of on validation.
+
+    Raises:
+        MedistillError: see the stages.
+    """
+    for note in opened.splits.notes:
+        progress.say(note)
+    teach(opened, progress)
+    distill_images(opened, progress)
+    judge(opened, progress, final)
+    return seal(opened)
+
+
+def teach(opened: Run, progress: Progress) -> Buffer:
+    """Stage 1: train the teachers and record their trajectories."""
+    with _timed(opened, "teachers"):
+        return train_teachers(
+            opened.recipe,
+            opened.splits.train,
+            opened.transform,
+            opened.buffer.folder,
+            opened.processes,
+            progress,
+        )
+
+
+def distill_images(opened: Run, progress: Progress) -> Distilled:
+    """Stage 2: distill the synthetic set.
+
+    Raises:
+        RecipeError: teachers are missing.
+    """
+    missing = opened.buffer.missing()
+    if missing:
+        raise RecipeError(
+            f"Found {opened.buffer.teachers - len(missing)} of {opened.buffer.teachers} teachers for this recipe and "
+            "these images. Train them first: medistill teach, or let medistill run do every stage."
+        )
+    with _timed(opened, "distill"):
+        torch.set_num_threads(opened.recipe.machine.threads or available_cores())
+        return distill(
+            opened.recipe,
+            opened.splits,
+            opened.transform,
+            opened.buffer,
+            opened.folder,
+            opened.processes,
+            progress,
+        )
+
+
+def judge(opened: Run, progress: Progress, final: bool = False) -> Utility:
+    """Stage 3: judge the set beside random and all real images, on validation or, with `final`, on the test split.
+
+    Every reading of a test split is recorded in OUT beside the recipe that read it, and counted in the evidence.
+
+    Raises:
+        RecipeError: the set is not distilled yet.
+    """
+    recipe, splits = opened.recipe, opened.splits
+    distilled = _distilled(opened)
+    judged, split = (splits.test, "test") if final else (splits.validation, "validation")
+    if final:
+        append_line(_test_reads(opened), recipe.digest())
+    bench = Bench(recipe, opened.transform, splits.validation, opened.out / "work" / "networks", opened.processes)
+    with _timed(opened, "evaluate"):
+        arms = standard_arms(recipe, splits.train, distilled.synthetic)
+        rows = [majority(splits.train, judged, split), *evaluate(bench, arms, judged, split, progress)]
+    notes = [*splits.notes]
+    if recipe.distill.start == "real":
+        notes.append("Distillation began with real films: the set may show real patients. Not a headline result.")
+    if not final:
+        notes.append("Rates and the set were selected on validation, so these figures flatter; judge with --final.")
+    utility = Utility(
+        split=split,
+        judged_images=len(judged),
+        selection="learning rates and the distilled set, by balanced accuracy on validation",
+        test_reads=_count_lines(_test_reads(opened)),
+        data_fingerprint=opened.fingerprint,
+        recipe_digest=recipe.digest(),
+        software=_software(),
+        notes=tuple(notes),
+        rows=tuple(rows),
+    )
+    write_json(opened.folder / "utility.json", utility.model_dump(mode="json"))
+    return utility
+
+
+def seal(opened: Run) -> Products:
+    """Stage 4: seal the set with its evidence in a package, and write the report and the contact sheet beside it.
+
+    Raises:
+        RecipeError: the set is not distilled or not judged yet.
+    """
+    recipe, distilled = opened.recipe, _distilled(opened)
+    if not (opened.folder / "utility.json").exists():
+        raise RecipeError("This set is not judged yet. Do so first: medistill evaluate, or let medistill run do it.")
+    utility = Utility.model_validate(read_json(opened.folder / "utility.json"))
+    products = Products(
+        package=opened.out / f"{recipe.name}.medistill",
+        report=opened.out / "report.html",
+        utility=opened.out / "utility.json",
+        contact_sheet=opened.out / "contact_sheet.png",
+    )
+    package = _sealed(opened, distilled, utility, products.package)
+    sheet = contact_sheet(
+        package.images, package.labels, package.class_names, caption=f"{recipe.name}: synthetic images"
+    )
+    counts = dict(zip(opened.splits.train.class_names, opened.splits.train.counts.tolist(), strict=True))
+    page = render_report(
+        title=recipe.name,
+        utility=utility,
+        provenance=package.manifest.provenance,
+        class_counts=counts,
+        sheet_png=sheet,
+        log=[asdict(outcome) for outcome in distilled.log],
+        selected_step=distilled.selected_step,
+        recipe_toml=recipe.to_toml(),
+        package_bytes=products.package.stat().st_size,
+        stages=[(name, took["seconds"], int(took["peak_bytes"])) for name, took in _stages(opened).items()],
+    )
+    write_json(products.utility, utility.model_dump(mode="json"))
+    write_whole(products.contact_sheet, sheet)
+    write_whole(products.report, page.encode())
+    return products
+
+
+def seal_images(source: str, path: Path, size: int | None, rate: float) -> Package:
+    """Seal any labelled images as a set "not distilled here": a control, or another method's result.
+
+    Args:
+        source: where the images are; `path#split` takes one split.
+        path: the package to write.
+        size: height and width in pixels, or None to keep what the images have.
+        rate: the learning rate that the package asks for.
+
+    Raises:
+        SourceError: the images cannot be read.
+        PackageError: they cannot be sealed.
+    """
+    images = read_part(source, size, 1)
+    mean, std = images.statistics()
+    settings, side = EvaluateSettings(), images.pixels.shape[-1]
+    network = NetworkSettings(depth=min(NetworkSettings().depth, side.bit_length() - 1))
+    return pack(
+        path,
+        name=path.stem,
+        images=np.divide(images.pixels, 255, dtype=np.float32),
+        labels=images.labels,
+        inner_rate=rate,
+        class_names=images.class_names,
+        transform=Transform(mean=mean, std=std),
+        training=Training(
+            network=network,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            rate=rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            schedule=settings.schedule,
+            augment=AugmentSettings(),
+            inner_rate_learned=False,
+        ),
+        provenance=Provenance(
+            method="not distilled here", start="unknown", leaks_real_images=True, software=_software()
+        ),
+    )
+
+
+def _sealed(opened: Run, distilled: Distilled, utility: Utility, path: Path) -> Package:
+    recipe, synthetic, train = opened.recipe, distilled.synthetic, opened.splits.train
+    row = utility.row("distilled")
+    assert row is not None
+    assert row.rate is not None
+    settings = recipe.evaluate
+    return pack(
+        path,
+        name=recipe.name,
+        images=synthetic.intensities(),
+        labels=synthetic.labels(),
+        inner_rate=synthetic.inner_rate,
+        class_names=synthetic.class_names,
+        transform=synthetic.transform,
+        training=Training(
+            network=recipe.network,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            rate=row.rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            schedule=settings.schedule,
+            augment=recipe.augment,
+            inner_rate_learned=True,
+        ),
+        provenance=Provenance(
+            method=METHODS[recipe.distill.objective],
+            start=recipe.distill.start,
+            leaks_real_images=recipe.distill.start == "real",
+            data_fingerprint=opened.fingerprint,
+            recipe_digest=recipe.digest(),
+            software=_software(),
+        ),
+        class_prior=dict(zip(train.class_names, (train.counts / len(train)).tolist(), strict=True)),
+        recipe_toml=recipe.to_toml(),
+        utility=utility,
+    )
+
+
+def _distilled(opened: Run) -> Distilled:
+    distilled = finished(opened.recipe, opened.splits, opened.transform, opened.folder)
+    if distilled is None:
+        raise RecipeError("This recipe's set is not distilled yet. Do so first: medistill distill, or medistill run.")
+    return distilled
+
+
+def _software() -> dict[str, str]:
+    names = ("medistill", "torch", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def _test_reads(opened: Run) -> Path:
+    return opened.out / "work" / f"test-reads-{opened.fingerprint[:8]}.txt"
+
+
+def _count_lines(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with storage_errors(path):
+        return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def _stages(opened: Run) -> dict[str, dict[str, float]]:
+    path = opened.folder / "stages.json"
+    stages: dict[str, dict[str, float]] = read_json(path) if path.exists() else {}
+    return stages
+
+
+@contextmanager
+def _timed(opened: Run, stage: str) -> Iterator[None]:
+    """Record a stage's wall time, summed over interruptions, and the most memory that it held with its processes."""
+    started, watch = time.monotonic(), _MemoryWatch()
+    with watch:
+        yield
+    before = _stages(opened)
+    past = before.get(stage, {"seconds": 0.0, "peak_bytes": 0})
+    took = {
+        "seconds": round(past["seconds"] + time.monotonic() - started, 1),
+        "peak_bytes": max(int(past["peak_bytes"]), watch.peak_bytes),
+    }
+    write_json(opened.folder / "stages.json", before | {stage: took})
+
+
+class _MemoryWatch:
+    """Looks twice a second at the memory of this process and of those it started; shared pages count once."""
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        this = psutil.Process()
+        while True:
+            total = 0
+            for process in (this, *this.children(recursive=True)):
+                try:
+                    memory = process.memory_full_info()
+                    total += getattr(memory, "pss", memory.uss)
+                except psutil.Error:
+                    continue  # it ended meanwhile
+            self.peak_bytes = max(self.peak_bytes, total)
+            if self._done.wait(0.5):
+                return

@@ -1,0 +1,198 @@
+"""What a run will cost, before it runs.
+
+Nothing is looked up in a table of machines: one real step of each kind is taken on this machine, timed, and multiplied
+by how many the recipe asks for. Memory is what the steps were seen to hold. Work that an earlier call finished is
+counted as still to do.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from medistill.errors import StorageError
+from medistill.evaluate import standard_arms
+from medistill.files import free_bytes
+from medistill.matching.adjoint import InnerStep, trajectory_gradient
+from medistill.matching.trajectory import trajectory_distance
+from medistill.networks import FlatNetwork, build, cross_entropy
+from medistill.pipeline import Run
+from medistill.recipe import Architecture
+from medistill.synthetic import SyntheticSet
+from medistill.train import TrainingSet
+
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The predicted cost of one stage: seconds on the wall, bytes of memory in all processes, bytes on disk."""
+
+    name: str
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The predicted cost of a run, stage by stage."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages, one after another."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most memory that any stage holds."""
+        return max(stage.memory_bytes for stage in self.stages)
+
+    @property
+    def disk_bytes(self) -> int:
+        """What all stages leave on disk."""
+        return sum(stage.disk_bytes for stage in self.stages)
+
+
+def plan(opened: Run) -> Plan:
+    """Predict time, memory and disk of every stage by taking a few of its steps; takes seconds.
+
+    Raises:
+        StorageError: the disk has less room than the run needs.
+    """
+    predicted = Plan((_teachers(opened), _distillation(opened), _evaluation(opened)))
+    free = free_bytes(opened.out)
+    if predicted.disk_bytes > free:
+        raise StorageError(
+            f"The run needs about {predicted.disk_bytes / 1e6:,.0f} MB of disk; {free / 1e6:,.0f} MB are free. Free "
+            "some space, choose another --out, or train fewer teachers (teachers.count)."
+        )
+    return predicted
+
+
+def _teachers(opened: Run) -> Stage:
+    recipe, buffer = opened.recipe, opened.buffer
+    network = _network(opened, recipe.network.architecture)
+    seconds, memory = _training_step(opened, network, recipe.teachers.batch_size)
+    steps = math.ceil(len(opened.splits.train) / recipe.teachers.batch_size) * buffer.last_epoch * buffer.teachers
+    processes = min(opened.processes, buffer.teachers)
+    later_bytes = 4 if recipe.teachers.storage == "full" else 2
+    per_teacher = network.size * (4 + later_bytes * buffer.last_epoch)
+    return Stage("teachers", steps * seconds / processes, processes * memory, per_teacher * buffer.teachers)
+
+
+def _distillation(opened: Run) -> Stage:
+    """Outer steps with every core on one student, then the networks of the selections side by side."""
+    recipe, settings = opened.recipe, opened.recipe.distill
+    network = _network(opened, recipe.network.architecture)
+    synthetic = _stand_in(opened)
+    start = network.initial(0)
+    step = InnerStep(torch.arange(min(settings.batch_size or len(synthetic), len(synthetic))), None)
+
+    def outer_step_of_two() -> None:
+        trajectory_gradient(
+            network,
+            start,
+            synthetic.images,
+            synthetic.targets,
+            torch.tensor(math.log(settings.inner_rate)),
+            [step, step],
+            lambda end: trajectory_distance(end, start, start + 1),
+            settings.micro_batch,
+        )
+
+    seconds, memory = _measured(outer_step_of_two, recipe.machine.threads or 1)
+    outer = settings.outer_steps * settings.student_steps * seconds / 2
+    at_once = min(opened.processes, settings.validate_networks)
+    selections = 1 + math.ceil(settings.outer_steps / settings.validate_every)
+    training_seconds, training_memory = _training_step(opened, network, len(synthetic))
+    rounds = selections * math.ceil(settings.validate_networks / at_once)
+    selecting = rounds * recipe.evaluate.steps * training_seconds
+    path_bytes = 4 * network.size * settings.student_steps
+    held = memory + path_bytes + (at_once * training_memory if at_once > 1 else 0)
+    return Stage("distill", outer + selecting, held, 8 * 4 * synthetic.images.numel())
+
+
+def _evaluation(opened: Run) -> Stage:
+    settings = opened.recipe.evaluate
+    searched = settings.search_networks * len(settings.rates) if len(settings.rates) > 1 else 0
+    networks = searched + settings.networks
+    seconds, memory, disk = 0.0, 0, 0
+    measured: dict[tuple[Architecture, int], tuple[float, int]] = {}
+    for arm in standard_arms(opened.recipe, opened.splits.train, _stand_in(opened)):
+        network = _network(opened, arm.architecture)
+        batch = min(settings.batch_size, len(arm.data))
+        key = (arm.architecture, batch)
+        if key not in measured:
+            measured[key] = _training_step(opened, network, batch)
+        seconds += networks * arm.epochs * math.ceil(len(arm.data) / settings.batch_size) * measured[key][0]
+        memory = max(memory, measured[key][1])
+        disk += networks * 4 * network.size
+    return Stage("evaluate", seconds / opened.processes, opened.processes * memory, disk)
+
+
+def _network(opened: Run, architecture: Architecture) -> FlatNetwork:
+    images = opened.splits.train
+    channels, size = images.pixels.shape[1:3]
+    return build(opened.recipe.network_as(architecture), channels, size, len(images.class_names))
+
+
+def _stand_in(opened: Run) -> SyntheticSet:
+    """Noise of the shape that the synthetic set will have: nothing here depends on what the images show."""
+    images = opened.splits.train
+    count = opened.recipe.distill.ipc * len(images.class_names)
+    targets = torch.eye(len(images.class_names)).repeat_interleave(opened.recipe.distill.ipc, 0)
+    noise = torch.randn(count, *images.pixels.shape[1:], generator=torch.Generator().manual_seed(0))
+    return SyntheticSet(noise, targets, 1.0, images.class_names, opened.transform)
+
+
+def _training_step(opened: Run, network: FlatNetwork, batch_size: int) -> tuple[float, int]:
+    """Seconds and bytes of one step of ordinary training on one thread."""
+    count = min(batch_size, len(opened.splits.train))
+    images, targets = TrainingSet.of(opened.splits.train, opened.transform).batch(torch.arange(count))
+    params = network.initial(0).requires_grad_()
+
+    def step() -> None:
+        torch.autograd.grad(cross_entropy(network(params, images), targets, count), params)
+
+    return _measured(step, threads=1)
+
+
+def _measured(step: Callable[[], None], threads: int) -> tuple[float, int]:
+    """The median time of a step after a first one that is not counted, and the memory this process then held."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        _forget_peak()
+        step()
+        times = []
+        for _ in range(_REPEATS):
+            started = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(before)
+    return sorted(times)[_REPEATS // 2], _peak_bytes()
+
+
+def _forget_peak() -> None:
+    """Let the system count this process's peak anew, where it can (Linux)."""
+    counter = Path("/proc/self/clear_refs")
+    if counter.exists():
+        counter.write_text("5")
+
+
+def _peak_bytes() -> int:
+    """The most memory this process held since `_forget_peak`; what it holds now where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,93 @@
+"""Plain words for names and numbers, shared by the page and the terminal.
+
+A reader of a report did not write the code: `full-balanced` means nothing at a board meeting. A number that was not
+measured has no words here, so it cannot be shown.
+"""
+
+from medistill.evidence import Figure, Row, Utility
+
+_ROWS = {
+    "majority": "always the commonest class",
+    "random": "random real images",
+    "distilled": "distilled images",
+    "full-natural": "all real images, natural sampling",
+    "full-balanced": "all real images, balanced sampling",
+    "full": "all real images",
+}
+_ARCHITECTURES = {"convnet": "ConvNet", "resnet18": "ResNet-18", "none": "–"}
+_CEILINGS = ("full", "full-balanced", "full-natural")
+
+
+def plain_name(row_name: str) -> str:
+    """What a row of the evidence stands for: `distilled-resnet18` is "distilled images (ResNet-18)".
+
+    A name that nobody has put in words yet comes back as it is.
+    """
+    if row_name in _ROWS:
+        return _ROWS[row_name]
+    kind, _, architecture = row_name.partition("-")
+    if kind in _ROWS and architecture:
+        return f"{_ROWS[kind]} ({architecture_name(architecture)})"
+    return row_name
+
+
+def architecture_name(architecture: str) -> str:
+    """An architecture as it is spelled in print; a dash where no network was needed."""
+    return _ARCHITECTURES.get(architecture, architecture)
+
+
+def percent(figure: Figure) -> str:
+    """A figure in percent without the sign, "68.3 ± 1.2"; one network has no spread, so it shows none."""
+    return str(figure) if figure.n > 1 else f"{100 * figure.mean:.1f}"
+
+
+def ceiling(utility: Utility) -> Row | None:
+    """The row trained on all real images: the better kind of sampling where both were tried."""
+    return next((row for name in _CEILINGS if (row := utility.row(name))), None)
+
+
+def headline(utility: Utility) -> str:
+    """The evidence in one sentence; it leaves out what was not measured.
+
+    For instance: "40 synthetic images: networks trained on them reach 68.3 ± 1.2 % balanced accuracy on validation;
+    trained on 40 random real images 54.1 ± 2.0 %, on all 2,000 real images 77.0 ± 0.9 %."
+    """
+    distilled = utility.row("distilled")
+    if distilled is None:
+        return "No network trained on the synthetic images has been judged yet."
+    said = (
+        f"{counted(distilled.images, 'synthetic image')}: networks trained on them reach "
+        f"{percent(distilled.balanced_accuracy)} % balanced accuracy on {utility.split}"
+    )
+    beside = []
+    if random := utility.row("random"):
+        images = counted(random.images, "random real image")
+        beside.append(f"on {images} {percent(random.balanced_accuracy)} %")
+    if full := ceiling(utility):
+        beside.append(f"on all {counted(full.images, 'real image')} {percent(full.balanced_accuracy)} %")
+    return said + ("; trained " + ", ".join(beside) if beside else "") + "."
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 image", "2,000 images"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def size(count_bytes: int) -> str:
+    """Bytes in the unit that suits them, decimal: "184.3 kB"."""
+    value = float(count_bytes)
+    for unit in ("bytes", "kB", "MB"):
+        if value < 999.95:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def duration(duration_s: float) -> str:
+    """A wall time in the unit that suits it: "12.3 s", "2 min 5 s", "1 h 23 min"."""
+    if duration_s < 59.95:
+        return f"{duration_s:.1f} s"
+    minutes, seconds = divmod(round(duration_s), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"

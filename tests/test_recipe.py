@@ -1,0 +1,285 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medistill.errors import RecipeError
+from medistill.recipe import Recipe, Section, read_recipe, recipe_from
+
+# one other value for every setting there is; a setting that is added must be added here
+OTHER = {
+    "name": "another",
+    "seed": 7,
+    "source.path": "elsewhere.npz",
+    "source.image_size": 32,
+    "source.channels": 3,
+    "source.validation_fraction": 0.15,
+    "source.test_fraction": 0.25,
+    "network.architecture": "resnet18",
+    "network.width": 64,
+    "network.depth": 4,
+    "network.first_padding": 3,
+    "augment.rotate_degrees": 4.0,
+    "augment.scale": 0.2,
+    "augment.shift": 0.1,
+    "augment.brightness": 0.3,
+    "augment.contrast": 0.3,
+    "augment.cutout": 0.25,
+    "augment.flip": True,
+    "teachers.count": 11,
+    "teachers.epochs": 12,
+    "teachers.sampling": "natural",
+    "teachers.rate": 0.03,
+    "teachers.momentum": 0.9,
+    "teachers.weight_decay": 1e-4,
+    "teachers.batch_size": 64,
+    "teachers.storage": "full",
+    "distill.ipc": 3,
+    "distill.student_steps": 20,
+    "distill.expert_epochs": 3,
+    "distill.max_start_epoch": 5,
+    "distill.outer_steps": 100,
+    "distill.objective": "mtt",
+    "distill.threshold": 0.2,
+    "distill.similarity": "displacement",
+    "distill.start": "noise",
+    "distill.images_per_mean": 32,
+    "distill.start_noise": 0.2,
+    "distill.batch_size": 5,
+    "distill.micro_batch": 5,
+    "distill.optimizer": "sgd",
+    "distill.image_rate": 0.1,
+    "distill.image_momentum": 0.9,
+    "distill.inner_rate": 0.05,
+    "distill.log_rate_step": 0.02,
+    "distill.learn_labels": True,
+    "distill.label_rate": 0.05,
+    "distill.ema": 0.9,
+    "distill.validate_every": 20,
+    "distill.validate_networks": 3,
+    "distill.validate_images": 500,
+    "evaluate.networks": 3,
+    "evaluate.search_networks": 2,
+    "evaluate.rates": [0.01, 0.1],
+    "evaluate.steps": 200,
+    "evaluate.full_epochs": 5,
+    "evaluate.batch_size": 64,
+    "evaluate.momentum": 0.5,
+    "evaluate.weight_decay": 0.0,
+    "evaluate.unseen": ["resnet18"],
+    "machine.threads": 1,
+    "machine.processes": 2,
+}
+CHANGES_NO_RESULT = {"source.path", "machine.processes"}
+
+
+def with_setting(key: str, value: object) -> Recipe:
+    *tables, last = key.split(".")
+    return recipe_from({tables[0]: {last: value}} if tables else {last: value})
+
+
+def refusal(settings: dict, overrides: dict | None = None) -> str:
+    with pytest.raises(RecipeError) as caught:
+        recipe_from(settings, overrides)
+    return str(caught.value)
+
+
+def test_every_setting_has_a_place_in_these_tests():
+    known = set()
+    for name, field in Recipe.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            known |= {f"{name}.{key}" for key in section.model_fields}
+        else:
+            known.add(name)
+    assert set(OTHER) == known
+
+
+@pytest.mark.parametrize("key", sorted(set(OTHER) - CHANGES_NO_RESULT))
+def test_any_change_that_can_change_a_result_changes_the_digest_and_the_toml(key):
+    changed = with_setting(key, OTHER[key])
+    assert changed.digest() != Recipe().digest()
+    assert changed.to_toml() != Recipe().to_toml()
+
+
+@pytest.mark.parametrize("key", sorted(CHANGES_NO_RESULT))
+def test_where_images_lie_and_how_many_processes_run_enter_neither_digest_nor_toml(key):
+    changed = with_setting(key, OTHER[key])
+    assert changed != Recipe()
+    assert changed.digest() == Recipe().digest()
+    assert changed.to_toml() == Recipe().to_toml()
+
+
+@pytest.mark.parametrize("key", sorted(OTHER))
+def test_the_public_settings_come_back_from_toml_with_the_same_digest(tmp_path, key):
+    written = with_setting(key, OTHER[key])
+    (tmp_path / "recipe.toml").write_text(written.to_toml(), encoding="utf-8")
+    read = read_recipe(tmp_path / "recipe.toml")
+    assert read.digest() == written.digest()
+    assert read.to_toml() == written.to_toml()
+
+
+def test_the_digest_of_a_section_depends_on_that_section_and_the_seed_alone():
+    about_teachers = Recipe().digest("teachers", "network")
+    assert with_setting("distill.ipc", 3).digest("teachers", "network") == about_teachers
+    assert with_setting("teachers.count", 3).digest("teachers", "network") != about_teachers
+    assert with_setting("network.width", 8).digest("teachers", "network") != about_teachers
+    assert with_setting("seed", 1).digest("teachers", "network") != about_teachers
+
+
+@pytest.mark.parametrize(
+    ("settings", "named", "suggested"),
+    [
+        ({"distill": {"student_step": 3}}, "distill.student_step", "distill.student_steps"),
+        ({"student_step": 3}, "student_step", "distill.student_steps"),
+        ({"teachers": {"student_steps": 3}}, "teachers.student_steps", "distill.student_steps"),
+        ({"distil": {"ipc": 3}}, "distil", "distill"),
+        ({"sede": 3}, "sede", "seed"),
+        ({"distill": {"momentum": 0.5}}, "distill.momentum", "distill.image_momentum"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(settings, named, suggested):
+    assert refusal(settings) == f"recipe: {named} is not a setting. Did you mean {suggested}?"
+
+
+def test_a_key_like_no_other_is_refused_with_all_that_are_known():
+    said = refusal({"zzz": 1})
+    assert said.startswith("recipe: zzz is not a setting. Known: ")
+    assert all(key in said for key in OTHER)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("distill", "student_steps", 0),
+        ("distill", "ipc", 0),
+        ("distill", "threshold", 1.5),
+        ("distill", "threshold", -0.1),
+        ("distill", "objective", "tesla"),
+        ("distill", "log_rate_step", 0.6),
+        ("distill", "ema", 1.0),
+        ("distill", "inner_rate", 0.0),
+        ("teachers", "momentum", 1.0),
+        ("teachers", "rate", -0.01),
+        ("source", "channels", 2),
+        ("source", "test_fraction", 0.5),
+        ("network", "width", 3),
+        ("augment", "scale", 1.0),
+        ("augment", "rotate_degrees", 181),
+        ("machine", "threads", 0),
+        ("distill", "inner_rate", float("nan")),
+        ("distill", "ipc", float("nan")),
+        ("augment", "brightness", float("inf")),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key_and_value(section, key, value):
+    assert refusal({section: {key: value}}).startswith(f"recipe: {section}.{key} = {value!r}. Input should be ")
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_every_rate_of_the_search_is_checked(value):
+    assert refusal({"evaluate": {"rates": [0.1, value]}}).startswith(f"recipe: evaluate.rates.1 = {value!r}. ")
+    assert refusal({"evaluate": {"rates": []}}).startswith("recipe: evaluate.rates = []. ")
+
+
+def test_every_fault_is_told_at_once():
+    assert len(refusal({"distill": {"ipc": 0}, "teachers": {"count": 0}}).splitlines()) == 2
+
+
+def test_a_schedule_beyond_the_teachers_is_refused():
+    said = refusal({"teachers": {"epochs": 6}, "distill": {"max_start_epoch": 5, "expert_epochs": 2}})
+    assert "distill.max_start_epoch + distill.expert_epochs = 7 lies beyond teachers.epochs = 6" in said
+    fits = recipe_from({"teachers": {"epochs": 7}, "distill": {"max_start_epoch": 5, "expert_epochs": 2}})
+    assert fits.last_teacher_epoch == 7
+
+
+def test_a_network_too_deep_for_the_images_is_refused():
+    said = refusal({"source": {"image_size": 15}, "network": {"depth": 4}})
+    assert "source.image_size must be at least 16; it is 15" in said
+    recipe_from({"source": {"image_size": 16}, "network": {"depth": 4}})
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().seed = 1
+
+
+@given(st.integers(0, 2**40), st.text(max_size=20))
+def test_a_seed_depends_on_the_recipes_seed_and_the_purpose_alone(seed, purpose):
+    drawn = Recipe(seed=seed).seed_for(purpose)
+    assert drawn == recipe_from({"seed": seed, "name": "other", "distill": {"ipc": 3}}).seed_for(purpose)
+    assert 0 <= drawn < 2**63
+    assert drawn != Recipe(seed=seed + 1).seed_for(purpose)
+    assert drawn != Recipe(seed=seed).seed_for(purpose + "x")
+
+
+def test_seeds_do_not_move_between_versions():
+    assert Recipe(seed=0).seed_for("teacher/3") == 3_855_665_724_930_721_830
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("distill.ipc", "5", 5),
+        ("distill.inner_rate", "1e-3", 0.001),
+        ("distill.start", "real", "real"),
+        ("distill.start", '"real"', "real"),
+        ("evaluate.rates", "[0.1, 0.2]", (0.1, 0.2)),
+        ("augment.flip", "true", True),
+        ("name", "of-mine", "of-mine"),
+        ("source.path", "/data/films.npz", "/data/films.npz"),
+    ],
+)
+def test_an_override_is_read_as_toml_and_otherwise_as_text(key, text, value):
+    changed = recipe_from({"distill": {"ipc": 3}}, {key: text})
+    for part in key.split("."):
+        changed = getattr(changed, part)
+    assert changed == value
+
+
+def test_an_override_leaves_the_rest_and_the_settings_it_was_given(tmp_path):
+    settings = {"distill": {"ipc": 3, "student_steps": 7}}
+    assert recipe_from(settings, {"distill.ipc": "5"}).distill.student_steps == 7
+    assert settings == {"distill": {"ipc": 3, "student_steps": 7}}
+
+
+def test_an_override_into_a_value_is_refused():
+    assert refusal({"seed": 1}, {"seed.x": "3"}).startswith("--set seed.x: seed is a value, not a section.")
+    assert refusal({}, {"distil.ipc": "3"}) == "recipe: distil is not a setting. Did you mean distill?"
+
+
+@pytest.mark.parametrize("content", [b"seed = ", b"\xff", b"seed = 1\nseed = 2"])
+def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path, content):
+    (tmp_path / "bad.toml").write_bytes(content)
+    with pytest.raises(RecipeError, match=r"^bad\.toml: is not TOML"):
+        read_recipe(tmp_path / "bad.toml")
+
+
+def test_a_file_that_is_absent_is_refused_without_its_folder(tmp_path):
+    with pytest.raises(RecipeError, match=r"^absent\.toml: cannot be read") as caught:
+        read_recipe(tmp_path / "absent.toml")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_refused_file_is_named(tmp_path):
+    (tmp_path / "mine.toml").write_text("[distill]\nipc = 0\n")
+    with pytest.raises(RecipeError, match=r"^mine\.toml: distill\.ipc = 0\. "):
+        read_recipe(tmp_path / "mine.toml")
+
+
+def test_the_toml_holds_no_place_on_the_holders_disk():
+    secret = recipe_from({"source": {"path": "/hospital/ward-7"}})
+    assert "path" not in tomllib.loads(secret.to_toml())["source"]
+    assert "hospital" not in secret.to_toml() + str(secret.public())
+
+
+def test_recipes_in_the_repository_are_valid():
+    for path in (Path(__file__).parents[1] / "recipes").glob("*.toml"):
+        read_recipe(path)
+
+
+def test_a_network_in_another_architecture_keeps_its_other_settings():
+    other = recipe_from({"network": {"width": 8}}).network_as("resnet18")
+    assert (other.architecture, other.width) == ("resnet18", 8)
