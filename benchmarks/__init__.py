@@ -1,0 +1,1 @@
+"""Measurements that compare variants in one run."""

@@ -1,0 +1,83 @@
+"""Evidence and a log with invented numbers."""
+
+from typing import Any
+
+from medistill.evidence import Figure, Interval, Row, Utility
+from medistill.package import Provenance
+
+CLASSES = ("normal", "pneumonia")
+
+
+def row(name: str, mean: float, images: int = 40, **changes: Any) -> Row:
+    figure = Figure(mean=mean, sd=0.012, n=5)
+    fields: dict[str, Any] = {
+        "name": name,
+        "architecture": "convnet",
+        "split": "test",
+        "images": images,
+        "labels": "soft",
+        "rate": 0.01,
+        "accuracy": figure,
+        "balanced_accuracy": figure,
+        "auc": figure,
+        "macro_f1": figure,
+        "calibration_error": figure,
+        "balanced_accuracy_interval": Interval(low=mean - 0.03, high=mean + 0.03),
+        "sensitivity": dict.fromkeys(CLASSES, figure),
+        "specificity": dict.fromkeys(CLASSES, figure),
+    }
+    return Row(**fields | changes)
+
+
+ROWS = (
+    row("majority", 0.5, 2000, architecture="none", rate=None, balanced_accuracy=Figure(mean=0.5, sd=0, n=1)),
+    row("random", 0.541),
+    row("distilled", 0.683),
+    row("full-natural", 0.761, 2000),
+    row("full-balanced", 0.77, 2000),
+    row("distilled-resnet18", 0.52, architecture="resnet18"),
+    row("full", 0.77, 2000, same_as="full-balanced"),
+)
+
+
+def utility(*rows: Row, **changes: Any) -> Utility:
+    fields: dict[str, Any] = {
+        "split": "test",
+        "judged_images": 400,
+        "selection": "validation",
+        "test_reads": 1,
+        "data_fingerprint": "a" * 64,
+        "recipe_digest": "b" * 64,
+        "software": {"medistill": "0.1.0"},
+        "notes": ("a note <b>in bold</b>",),
+        "rows": rows,
+    }
+    return Utility(**fields | changes)
+
+
+def provenance(**changes: Any) -> Provenance:
+    fields: dict[str, Any] = {
+        "method": "pruned trajectory matching",
+        "start": "class-mean",
+        "leaks_real_images": False,
+        "data_fingerprint": "a" * 64,
+        "recipe_digest": "b" * 64,
+        "software": {"medistill": "0.1.0"},
+    }
+    return Provenance(**fields | changes)
+
+
+def log(steps: int = 60) -> list[dict[str, Any]]:
+    start = {"step": 0, "teacher": None, "start_epoch": None, "value": None, "kept": None, "inner_rate": 0.02}
+    return [start | {"validation": 0.5}] + [
+        {
+            "step": step,
+            "teacher": step % 3,
+            "start_epoch": step % 2,
+            "value": None if step == 7 else 1 / step,
+            "kept": 0.9,
+            "inner_rate": 0.02 + step / 1000,
+            "validation": 0.5 + step / 200 if step % 20 == 0 else None,
+        }
+        for step in range(1, steps + 1)
+    ]

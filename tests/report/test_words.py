@@ -1,0 +1,59 @@
+import made_up
+import pytest
+
+from medistill.evidence import Figure
+from medistill.report import words
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("majority", "always the commonest class"),
+        ("random", "random real images"),
+        ("distilled", "distilled images"),
+        ("full-natural", "all real images, natural sampling"),
+        ("full-balanced", "all real images, balanced sampling"),
+        ("full", "all real images"),
+        ("distilled-resnet18", "distilled images (ResNet-18)"),
+        ("random-newnet", "random real images (newnet)"),
+        ("k-center", "k-center"),
+    ],
+)
+def test_rows_have_plain_names(name: str, plain: str) -> None:
+    assert words.plain_name(name) == plain
+
+
+def test_the_headline_says_what_was_measured() -> None:
+    assert words.headline(made_up.utility(*made_up.ROWS, split="validation")) == (
+        "40 synthetic images: networks trained on them reach 68.3 ± 1.2 % balanced accuracy on validation; trained on "
+        "40 random real images 54.1 ± 1.2 %, on all 2,000 real images 77.0 ± 1.2 %."
+    )
+
+
+def test_the_headline_leaves_out_what_was_not_measured() -> None:
+    distilled, full = made_up.row("distilled", 0.683, 1), made_up.row("full-natural", 0.77, 2000)
+    assert words.headline(made_up.utility(distilled)).endswith("68.3 ± 1.2 % balanced accuracy on test.")
+    assert words.headline(made_up.utility(distilled)).startswith("1 synthetic image:")
+    assert words.headline(made_up.utility(distilled, full)).endswith("; trained on all 2,000 real images 77.0 ± 1.2 %.")
+    assert not any(letter.isdigit() for letter in words.headline(made_up.utility(full)))
+
+
+def test_one_network_claims_no_spread() -> None:
+    assert words.percent(Figure(mean=0.5, sd=0, n=1)) == "50.0"
+    assert words.percent(Figure(mean=0.5, sd=0, n=2)) == "50.0 ± 0.0"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (184_321, "184.3 kB"), (999_960, "1.0 MB"), (2**40, "1099.5 GB")],
+)
+def test_sizes_come_in_the_unit_that_suits_them(count: int, text: str) -> None:
+    assert words.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (412.3, "6 min 52 s"), (3725, "1 h 2 min")],
+)
+def test_durations_come_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
