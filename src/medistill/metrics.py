@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
+from medistill.errors import MatchingError
 from medistill.evidence import Figure, Interval, Labels, Row
 from medistill.images import LabelledImages
 
@@ -43,8 +44,17 @@ def row(
         predictions: one array [n, classes] of probabilities a network.
         images: the judged images, whose labels are the truth.
         seed: for the bootstrap.
+
+    Raises:
+        MatchingError: all judged images are of one class.
     """
     truth, classes = images.labels, len(images.class_names)
+    if len(present := np.unique(truth)) < 2:
+        only = ", ".join(images.class_names[index] for index in present) or "none"
+        raise MatchingError(
+            f"Found {len(images)} {split} images of one class, {only}; sensitivity against specificity needs at least two. "
+            "Add images of another class."
+        )
     guesses = [prediction.argmax(1) for prediction in predictions]
     sensitivity = np.array([_recall(truth, guess, classes) for guess in guesses])
     specificity = np.array([_specificity(truth, guess, classes) for guess in guesses])
@@ -72,7 +82,10 @@ def balanced_accuracy(truth: NDArray[np.int64], guess: NDArray[np.int64], classe
 
 
 def auc(truth: NDArray[np.int64], probabilities: Probabilities) -> float:
-    """Area under the ROC curve, one class against the rest, averaged over the classes that occur; 0.5 is chance."""
+    """Area under the ROC curve, one class against the rest, averaged over the classes that occur; 0.5 is chance.
+
+    At least two classes must occur.
+    """
     present = [index for index in range(probabilities.shape[1]) if 0 < (truth == index).sum() < len(truth)]
     return float(np.mean([sk.roc_auc_score(truth == index, probabilities[:, index]) for index in present]))
 

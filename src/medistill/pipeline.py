@@ -6,7 +6,8 @@ decide it: two recipes never share a file by accident, and share it where they m
 
     OUT/work/buffer-KEY/     expert trajectories          (images, network, augmentation, teachers)
     OUT/work/networks/       evaluation networks          (a hash each)
-    OUT/work/run-KEY/        checkpoint, utility, timing  (images, whole recipe)
+    OUT/work/distill-KEY/    checkpoint                   (images, all that decides the set)
+    OUT/work/run-KEY/        utility, timing              (images, whole recipe)
     OUT/NAME.medistill, utility.json, report.html, contact_sheet.png      the latest finished run
 """
 
@@ -61,13 +62,18 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where this recipe on these images keeps its own work."""
-        return self.out / "work" / f"run-{self._key()}"
+        """Where this recipe on these images keeps its evidence and timing."""
+        return self.out / "work" / f"run-{self._key(self.recipe.digest())}"
+
+    @property
+    def distillation(self) -> Path:
+        """Where the distillation keeps its checkpoint; shared by recipes that differ in later evaluation alone."""
+        return self.out / "work" / f"distill-{self._key(self.recipe.distillation_digest())}"
 
     @property
     def buffer(self) -> Buffer:
         """The teachers' trajectories; shared by recipes that differ in distillation alone."""
-        key = self._key("source", "network", "augment", "teachers")
+        key = self._key(self.recipe.digest("source", "network", "augment", "teachers"))
         teachers = self.recipe.teachers.count
         epoch = self.recipe.last_teacher_epoch
         return Buffer(self.out / "work" / f"buffer-{key}-{epoch}", teachers, epoch)
@@ -77,8 +83,8 @@ class Run:
         """How many independent trainings run at once."""
         return self.recipe.machine.processes or available_cores()
 
-    def _key(self, *sections: str) -> str:
-        return f"{self.fingerprint[:8]}-{self.recipe.digest(*sections)[:12]}"
+    def _key(self, digest: str) -> str:
+        return f"{self.fingerprint[:8]}-{digest[:12]}"
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ def distill_images(opened: Run, progress: Progress) -> Distilled:
             opened.splits,
             opened.transform,
             opened.buffer,
-            opened.folder,
+            opened.distillation,
             opened.processes,
             progress,
         )
@@ -321,7 +327,7 @@ def _sealed(opened: Run, distilled: Distilled, utility: Utility, path: Path) -> 
 
 
 def _distilled(opened: Run) -> Distilled:
-    distilled = finished(opened.recipe, opened.splits, opened.transform, opened.folder)
+    distilled = finished(opened.recipe, opened.splits, opened.transform, opened.distillation)
     if distilled is None:
         raise RecipeError("This recipe's set is not distilled yet. Do so first: medistill distill, or medistill run.")
     return distilled

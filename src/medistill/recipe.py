@@ -186,6 +186,14 @@ class Recipe(Section):
         chosen = {name: settings[name] for name in (*sections, "seed")} if sections else settings
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
+    def distillation_digest(self) -> str:
+        """SHA-256 of the settings that decide the distilled set: all but the name and how much is evaluated afterwards."""
+        settings = self.public()
+        del settings["name"]
+        for later in ("networks", "search_networks", "full_epochs", "unseen"):
+            del settings["evaluate"][later]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
     def to_toml(self) -> str:
         """The public settings as TOML; a setting that is absent means "choose for me" and is left out."""
         return tomli_w.dumps(_without_none(self.public()))

@@ -44,6 +44,7 @@ def test_bars_write_every_row_once() -> None:
     assert ">distilled images<" in svg
     assert svg.count(">77.0 ± 1.2<") == 1
     assert ">50.0<" in svg
+    assert ">77.0 ± 1.2<" in utility_bars(made_up.utility(made_up.ROWS[-1]))
 
 
 def test_bars_escape_names_and_read_no_formula_into_them() -> None:

@@ -117,7 +117,7 @@ def distill(recipe: RecipeFile, settings: Settings = None, out: OutFolder = None
         distilled = pipeline.distill_images(opened, bar)
     last = distilled.log[-1]
     answer = {
-        "folder": str(opened.folder),
+        "folder": str(opened.distillation),
         "selected_step": distilled.selected_step,
         "value": last.value,
         "kept": last.kept,

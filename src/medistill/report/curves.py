@@ -108,7 +108,7 @@ def utility_bars(utility: Utility) -> str:
     from matplotlib import style
     from matplotlib.figure import Figure as Canvas
 
-    rows = [row for row in utility.rows if row.same_as is None]
+    rows = [row for row in utility.rows if row.same_as is None or utility.row(row.same_as) is None]
     with style.context(["default", _STYLE | {"svg.hashsalt": "utility-bars"}]):
         canvas = Canvas(figsize=(9, 0.9 + 0.34 * len(rows)), layout="constrained")
         axes = canvas.subplots()
@@ -128,7 +128,7 @@ def utility_bars(utility: Utility) -> str:
         axes.tick_params(axis="y", labelcolor=_COLORS["ink"], length=0)
         axes.grid(visible=False, axis="y")
         axes.spines.left.set_visible(False)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         axes.set_xlim(0, 100)
         axes.set_xlabel(f"balanced accuracy on {utility.split} (%)")
         return _svg(canvas, "Balanced accuracy by training set")

@@ -59,7 +59,8 @@ def contact_sheet(
         textwrap.wrap(name, _NAME_LETTERS, max_lines=max(1, min(3, height // 18)), placeholder=" ...")
         for name in class_names[:MAX_CLASSES]
     ]
-    left = _MARGIN + _NAME_GAP + math.ceil(max(normal.getlength(line) for lines in names for line in lines), default=0)
+    widest = max((normal.getlength(line) for lines in names for line in lines), default=0.0)
+    left = _MARGIN + math.ceil(widest) + _NAME_GAP
     grid_width = max(len(row) for row in shown) * (width + _GAP) - _GAP
     sheet_width = max(left + grid_width + _MARGIN, _NARROWEST)
     title = textwrap.fill(caption, (sheet_width - 2 * _MARGIN) // 10)

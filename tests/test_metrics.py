@@ -1,0 +1,150 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from medistill import metrics
+from medistill.errors import MatchingError
+from medistill.evaluate import majority
+from medistill.images import LabelledImages
+from toys import films
+
+
+def judged(labels: list[int], classes: int = 3, groups: list[str] | None = None) -> LabelledImages:
+    names = tuple("abcdef"[:classes])
+    pixels = np.zeros((len(labels), 1, 8, 8), np.uint8)
+    return LabelledImages(pixels, np.array(labels), names, None if groups is None else np.array(groups))
+
+
+def certain(guess: list[int], classes: int = 3) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[guess]
+
+
+def row(predictions: list[np.ndarray], images: LabelledImages):
+    return metrics.row("name", "convnet", "test", 10, "hard", 0.1, predictions, images, seed=0)
+
+
+def test_the_figures_of_a_small_table_are_those_counted_by_hand():
+    """Truth aaaa bb c: a is found 3 times of 4, b once of 2, c never; one b is taken for a, and c for b."""
+    found = row([certain([0, 0, 0, 1, 1, 0, 1])], judged([0, 0, 0, 0, 1, 1, 2]))
+    assert found.accuracy.mean == pytest.approx(4 / 7)
+    assert found.balanced_accuracy.mean == pytest.approx((3 / 4 + 1 / 2 + 0) / 3)
+    assert {name: figure.mean for name, figure in found.sensitivity.items()} == pytest.approx(
+        {"a": 3 / 4, "b": 1 / 2, "c": 0}
+    )
+    assert {name: figure.mean for name, figure in found.specificity.items()} == pytest.approx(
+        {"a": 2 / 3, "b": 3 / 5, "c": 1}
+    )
+    assert found.macro_f1.mean == pytest.approx((6 / 8 + 2 / 5 + 0) / 3)
+
+
+def test_figures_of_several_networks_are_a_mean_with_its_spread():
+    found = row([certain([0, 1, 2]), certain([0, 1, 1])], judged([0, 1, 2]))
+    assert (found.accuracy.mean, found.accuracy.n) == (pytest.approx(5 / 6), 2)
+    assert found.accuracy.sd == pytest.approx(np.std([1, 2 / 3], ddof=1))
+
+
+def test_calibration_error_of_a_hand_computed_case():
+    """Confidences 0.9, 0.9 (one right) fall in one bin, 0.6 (right) in another: (|1 - 1.8| + |1 - 0.6|) / 3."""
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]], np.float32)
+    assert metrics.calibration_error(np.array([0, 1, 1]), probabilities) == pytest.approx((0.8 + 0.4) / 3, abs=1e-6)
+
+
+def test_certainty_is_calibrated_when_right_and_not_when_wrong():
+    assert metrics.calibration_error(np.array([0, 1]), certain([0, 1], 2)) == 0
+    assert metrics.calibration_error(np.array([0, 1]), certain([1, 0], 2)) == 1
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_auc_is_scikit_learns(classes):
+    draw = np.random.default_rng(classes)
+    truth = np.arange(200) % classes
+    scores = draw.random((200, classes)) + 0.5 * np.eye(classes)[truth]
+    probabilities = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    if classes == 2:
+        theirs = roc_auc_score(truth, probabilities[:, 1])
+    else:
+        theirs = roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
+    assert metrics.auc(truth, probabilities) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_balanced_accuracy_leaves_out_classes_that_do_not_occur():
+    assert metrics.balanced_accuracy(np.array([0, 0, 2]), np.array([0, 1, 2]), 3) == pytest.approx(0.75)
+
+
+def test_a_class_absent_from_the_judged_images_gives_no_figure_and_no_nan():
+    found = row([certain([0, 0, 1, 2])], judged([0, 0, 2, 2]))
+    assert found.balanced_accuracy.mean == pytest.approx(0.75)
+    assert set(found.sensitivity) == {"a", "c"}
+    assert found.specificity["b"].mean == pytest.approx(3 / 4)
+    assert 0 <= found.balanced_accuracy_interval.low <= found.balanced_accuracy_interval.high <= 1
+
+
+def test_images_of_a_single_class_cannot_be_judged():
+    with pytest.raises(MatchingError, match=r"2 test images of one class, c; .*at least two"):
+        row([certain([2, 2])], judged([2, 2]))
+
+
+def truth_and_guesses(n: int, networks: int = 3) -> tuple[list[int], list[np.ndarray]]:
+    """Of every class, four of five are recognized."""
+    truth = np.arange(n) % 2
+    wrong = (np.arange(n) // 2) % 5 == 0
+    return truth.tolist(), [certain(np.where(wrong, 1 - truth, truth).tolist(), 2)] * networks
+
+
+def test_the_interval_contains_the_mean_and_is_narrower_with_more_images():
+    widths = []
+    for n in (50, 200, 800):
+        truth, guesses = truth_and_guesses(n)
+        found = row(guesses, judged(truth, 2))
+        interval = found.balanced_accuracy_interval
+        assert interval.low < found.balanced_accuracy.mean < interval.high
+        widths.append(interval.high - interval.low)
+    assert widths[0] > 1.5 * widths[1] > 2 * widths[2]
+
+
+def test_the_interval_of_one_network_is_about_that_of_a_proportion():
+    truth, guesses = truth_and_guesses(800, networks=1)
+    interval = row(guesses, judged(truth, 2)).balanced_accuracy_interval
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * (0.8 * 0.2 / 800) ** 0.5, rel=0.15)
+
+
+def test_images_of_one_patient_do_not_count_as_independent():
+    truth, guesses = truth_and_guesses(200)
+    order = np.lexsort((np.argmax(guesses[0], 1) == truth, truth))  # like beside like, ten to a patient
+    truth, guesses = np.array(truth)[order].tolist(), [guess[order] for guess in guesses]
+    alone = row(guesses, judged(truth, 2)).balanced_accuracy_interval
+    grouped = row(guesses, judged(truth, 2, [f"p{i // 10}" for i in range(200)])).balanced_accuracy_interval
+    assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+
+
+def test_the_interval_of_networks_that_disagree_is_wider():
+    truth, (right, *_) = truth_and_guesses(400)
+    agreeing = row([right] * 4, judged(truth, 2)).balanced_accuracy_interval
+    wrong = certain([0] * 400, 2)
+    disagreeing = row([right, right, wrong, wrong], judged(truth, 2)).balanced_accuracy_interval
+    assert disagreeing.high - disagreeing.low > 2 * (agreeing.high - agreeing.low)
+
+
+def test_the_majority_row_answers_the_commonest_training_class():
+    found = majority(films((3, 9)), films((5, 15), seed=1), "validation")
+    assert (found.name, found.split, found.images, found.rate) == ("majority", "validation", 12, None)
+    assert found.accuracy.mean == 0.75
+    assert found.balanced_accuracy.mean == 0.5
+    assert found.auc.mean == 0.5
+    assert found.calibration_error.mean == pytest.approx(0.25)
+    assert {name: figure.mean for name, figure in found.sensitivity.items()} == {"class 0": 0, "class 1": 1}
+
+
+def test_a_row_is_the_same_every_time():
+    truth, guesses = truth_and_guesses(50)
+    assert row(guesses, judged(truth, 2)) == row(guesses, judged(truth, 2))
+
+
+def test_the_order_of_the_judged_classes_is_that_of_their_names():
+    images = dataclasses.replace(judged([0, 0, 1, 1], 2), class_names=("sick", "well"))
+    found = row([certain([0, 0, 0, 0], 2)], images)
+    assert (found.sensitivity["sick"].mean, found.sensitivity["well"].mean) == (1, 0)
+    assert (found.specificity["sick"].mean, found.specificity["well"].mean) == (0, 1)
