@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -93,7 +94,7 @@ def test_every_yielded_state_owns_its_memory():
     for state, (params, velocity) in zip(states, copies, strict=True):
         assert torch.equal(state.params, params)
         assert torch.equal(state.velocity, velocity)
-    for one, two in zip(states[:-1], states[1:], strict=True):
+    for one, two in itertools.pairwise(states):
         assert not torch.equal(one.params, two.params)
 
 

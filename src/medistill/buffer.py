@@ -2,10 +2,12 @@
 
 One safetensors file a teacher, read by memory-mapping, so that an outer step touches two rows and not the whole file.
 The first snapshot is float32; later ones are stored as float16 differences from it, which halves the size and corrupts
-a teacher's step by about a thousandth. (Plain float16 snapshots corrupt it by several percent, bfloat16 by more.)
+a teacher's step by about a thousandth. (Plain float16 snapshots corrupt it by several percent, bfloat16 by more.) The
+differences are multiplied by a power of two that fills the range of float16, so this holds however far a teacher moves.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +50,8 @@ class Buffer:
         path = self.path(teacher)
         try:
             with storage_errors(path), safe_open(path, framework="pt") as file:
-                stored = int((file.metadata() or {}).get("last_epoch", -1))
+                about = json.loads(file.metadata()["about"])
+                stored = int(about["last_epoch"])
                 if stored != self.last_epoch:
                     raise StorageError(
                         f"{path.name} holds epochs 0 to {stored}; expected 0 to {self.last_epoch}. Delete it and run "
@@ -57,8 +60,10 @@ class Buffer:
                 if "snapshots" in file.keys():  # noqa: SIM118 (safe_open is not iterable)
                     return _row(file, "snapshots", epoch)
                 first: Tensor = file.get_tensor("first")
-                return first if epoch == 0 else first + _row(file, "differences", epoch - 1).float()
-        except (SafetensorError, ValueError, IndexError) as error:
+                if epoch == 0:
+                    return first
+                return first + _row(file, "differences", epoch - 1).float() / about.get("scale", 1.0)
+        except (SafetensorError, ValueError, LookupError, TypeError) as error:
             raise StorageError(f"{path.name} is damaged. Delete it and run the same command again.") from error
 
 
@@ -83,12 +88,21 @@ def write_trajectory(path: Path, snapshots: Iterable[Params], storage: Storage, 
         raise MatchingError(
             f"{path.stem}: epochs {epoch} and {epoch + 1} hold the same parameters. Train teachers at a higher rate."
         )
+    said: dict[str, str | int | float] = {**about, "last_epoch": len(stacked) - 1}
     if storage == "full":
         tensors = {"snapshots": stacked}
     else:
-        tensors = {"first": stacked[0].clone(), "differences": (stacked[1:] - stacked[0]).half()}
-    metadata = {**about, "last_epoch": str(len(stacked) - 1)}
-    write_whole(path, save(tensors, metadata={"about": json.dumps(metadata, sort_keys=True), **metadata}))
+        differences = stacked[1:] - stacked[0]
+        scale = _filling_scale(float(differences.abs().max()))
+        tensors = {"first": stacked[0].clone(), "differences": (differences * scale).half()}
+        said["scale"] = scale
+    # safetensors writes metadata keys in random order, so one key holds them all
+    write_whole(path, save(tensors, {"about": json.dumps(said, sort_keys=True)}))
+
+
+def _filling_scale(largest: float) -> float:
+    """The power of two that brings `largest` to between 2^14 and 2^15, where float16 ends at 65504."""
+    return 2.0 ** min(15 - math.frexp(largest)[1], 120)
 
 
 def _row(file: safe_open, name: str, index: int) -> Tensor:

@@ -3,7 +3,8 @@
 Each outer step picks a teacher and a start epoch, trains a student on the synthetic images from there, compares where
 it lands with where the teacher went, and moves pixels and inner rate along the exact gradient. What a step draws
 depends on the recipe and the step's number alone, so the state between steps is tensors and a few numbers, and a
-resumed run repeats an uninterrupted one to the bit. The set that is kept is the one whose networks did best on validation.
+resumed run repeats an uninterrupted one to the bit. The set that is kept is the one whose networks did
+best on validation.
 """
 
 import json

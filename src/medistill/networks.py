@@ -33,7 +33,8 @@ class FlatNetwork:
         if coupled is not None and not isinstance(coupled, nn.modules.instancenorm._InstanceNorm):
             raise RecipeError(
                 f"Found {type(coupled).__name__} in the network; expected instance, group or layer norm. With batch "
-                "norm every image's gradient depends on its neighbors and the exact gradient cannot be split: replace it."
+                "norm every image's gradient depends on its neighbors and the exact gradient cannot be split. "
+                "Replace it."
             )
         self._module = module
         self._names = [name for name, _ in module.named_parameters()]

@@ -187,7 +187,7 @@ class Recipe(Section):
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     def distillation_digest(self) -> str:
-        """SHA-256 of the settings that decide the distilled set: all but the name and how much is evaluated afterwards."""
+        """SHA-256 of the settings that decide the distilled set: all but its name and the later evaluation."""
         settings = self.public()
         del settings["name"]
         for later in ("networks", "search_networks", "full_epochs", "unseen"):

@@ -161,9 +161,9 @@ def _order(data: TrainingSet, sampling: Sampling, seed: int) -> NDArray[np.int64
         return generator.permutation(n)
     classes = data.targets.argmax(1).numpy()
     members = [np.flatnonzero(classes == index) for index in np.unique(classes)]
-    share = math.ceil(n / len(members))
+    shares = n // len(members) + (generator.permutation(len(members)) < n % len(members))
     chosen = [
         np.concatenate([generator.permutation(group) for _ in range(math.ceil(share / len(group)))])[:share]
-        for group in members
+        for group, share in zip(members, shares.tolist(), strict=True)
     ]
-    return generator.permutation(np.concatenate(chosen))[:n]
+    return generator.permutation(np.concatenate(chosen))

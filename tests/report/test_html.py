@@ -129,8 +129,8 @@ def test_skipped_steps_are_counted_without_the_start() -> None:
 
 
 def test_evidence_from_other_images_says_so() -> None:
-    assert "Judged on others" not in page()
-    assert "Judged on others" in page(provenance=made_up.provenance(data_fingerprint="c" * 64))
+    assert "Judged on other images" not in page()
+    assert "Judged on other images" in page(provenance=made_up.provenance(data_fingerprint="c" * 64))
 
 
 def test_a_receiver_without_matplotlib_still_gets_every_table(monkeypatch: pytest.MonkeyPatch) -> None:

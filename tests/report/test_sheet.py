@@ -86,14 +86,20 @@ def test_a_sheet_stays_bounded_whatever_it_is_given() -> None:
     assert picture.shape[0] < 42 * 80
 
 
-def test_the_caption_says_how_many_of_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text that is drawn from now on."""
+    texts: list[str] = []
     draw = sheet.ImageDraw.ImageDraw.multiline_text
     monkeypatch.setattr(
         sheet.ImageDraw.ImageDraw,
         "multiline_text",
-        lambda self, at, text, *rest, **more: (written.append(text), draw(self, at, text, *rest, **more))[1],
+        lambda self, at, text, *rest, **more: (texts.append(text), draw(self, at, text, *rest, **more))[1],
     )
+    return texts
+
+
+def test_the_caption_says_how_many_of_how_many(written: list[str]) -> None:
     contact_sheet(np.ones((25, 1, 8, 8), np.float32), np.zeros(25, np.int64), NAMES, caption="a set")
     said = " ".join(" ".join(written).split())
     assert "a set" in said
@@ -101,3 +107,8 @@ def test_the_caption_says_how_many_of_how_many(monkeypatch: pytest.MonkeyPatch) 
     assert "20 of 25 images shown" in said
     assert "normal" in said
     assert "pneumonia" in said
+
+
+def test_letters_that_the_font_lacks_never_become_boxes(written: list[str]) -> None:
+    contact_sheet(np.ones((1, 1, 8, 8), np.float32), np.array([0]), ("Ödem", "肺炎"), caption="a set")
+    assert written[2:] == ["Odem", "class 2"]

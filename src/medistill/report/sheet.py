@@ -8,6 +8,7 @@ caption says so.
 import io
 import math
 import textwrap
+import unicodedata
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,8 @@ def contact_sheet(
     Args:
         images: intensities [image, channel, height, width], 0 black and 1 white, grey or RGB.
         labels: a class index an image, or a probability a class; the most probable class counts.
-        class_names: in the order of the indices.
+        class_names: in the order of the indices. The font knows no accents and no other alphabet: accents are left
+            out, and a name that needs another alphabet is drawn by its number, "class 2".
         caption: what these images are, for instance the name of the set.
         scale: how many screen pixels wide a pixel becomes; None aims at tiles of about 72, and averages whole blocks of
             pixels in images that are much larger than that.
@@ -56,14 +58,19 @@ def contact_sheet(
 
     small, normal, large = (ImageFont.load_default(size=size) for size in (13, 14, 18))
     names = [
-        textwrap.wrap(name, _NAME_LETTERS, max_lines=max(1, min(3, height // 18)), placeholder=" ...")
-        for name in class_names[:MAX_CLASSES]
+        textwrap.wrap(
+            _drawable(name) or f"class {index + 1}",
+            _NAME_LETTERS,
+            max_lines=max(1, min(3, height // 18)),
+            placeholder=" ...",
+        )
+        for index, name in enumerate(class_names[:MAX_CLASSES])
     ]
     widest = max((normal.getlength(line) for lines in names for line in lines), default=0.0)
     left = _MARGIN + math.ceil(widest) + _NAME_GAP
     grid_width = max(len(row) for row in shown) * (width + _GAP) - _GAP
     sheet_width = max(left + grid_width + _MARGIN, _NARROWEST)
-    title = textwrap.fill(caption, (sheet_width - 2 * _MARGIN) // 10)
+    title = textwrap.fill(_drawable(caption) or caption, (sheet_width - 2 * _MARGIN) // 10)
     about = textwrap.fill(
         "; ".join(_about(len(images), shown, len(class_names), larger, smaller)), (sheet_width - 2 * _MARGIN) // 7
     )
@@ -83,6 +90,12 @@ def contact_sheet(
     content = io.BytesIO()
     sheet.save(content, "PNG", optimize=True)
     return content.getvalue()
+
+
+def _drawable(name: str) -> str | None:
+    """The name without accents, or None where the font lacks a letter of it."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return plain if plain.isascii() else None
 
 
 def _zoom(side: int, scale: int | None) -> tuple[int, int]:

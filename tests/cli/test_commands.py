@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+import toys
+from typer.testing import CliRunner, Result
+
+from medistill.cli import app
+
+
+def medistill(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy films as an npz and a recipe for them."""
+    folder = tmp_path_factory.mktemp("place")
+    arrays: dict[str, Any] = {}
+    for split, part in zip(("train", "val", "test"), toys.splits().parts.values(), strict=True):
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = part.pixels[:, 0], part.labels[:, None]
+    np.savez(folder / "films.npz", **arrays)
+    recipe = toys.recipe({"name": "toy", "machine.threads": 1}).model_dump(mode="json", exclude_none=True)
+    recipe["source"]["path"] = str(folder / "films.npz")
+    recipe["machine"]["processes"] = 1
+    (folder / "toy.toml").write_text(tomli_w.dumps(recipe))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def products(place: Path) -> dict[str, str]:
+    result = medistill("run", place / "toy.toml", "--out", place / "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    answer: dict[str, str] = json.loads(result.stdout)
+    return answer
+
+
+def test_run_ends_with_the_paths_of_what_it_made(products: dict[str, str]) -> None:
+    assert {"package", "report", "utility"} <= set(products)
+    assert all(Path(path).exists() for path in products.values())
+    rows = json.loads(Path(products["utility"]).read_text())["rows"]
+    distilled = next(row for row in rows if row["name"] == "distilled")
+    assert set(distilled["balanced_accuracy"]) == {"mean", "sd", "n"}
+
+
+def test_the_receiver_verifies_looks_and_trains(products: dict[str, str], place: Path) -> None:
+    verified = json.loads(medistill("verify", products["package"], "--json").stdout)
+    assert verified["ok"]
+    shown = json.loads(medistill("show", products["package"], "--json").stdout)
+    assert shown["manifest"]["name"] == "toy"
+    trained = medistill("train", products["package"], "--test", f"{place / 'films.npz'}#test", "--json")
+    row = json.loads(trained.stdout)
+    assert row["accuracy"]["n"] == 5
+    assert row["split"] == "test"
+    assert "matched by index" in trained.stderr
+
+
+def test_show_writes_a_contact_sheet(products: dict[str, str], tmp_path: Path) -> None:
+    result = medistill("show", products["package"], "--sheet", tmp_path / "sheet.png")
+    assert result.exit_code == 0
+    assert "Not anonymized" in result.stdout
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_stage_is_a_command_of_its_own(place: Path) -> None:
+    common = (place / "toy.toml", "--out", place / "stages", "--json")
+    teachers = json.loads(medistill("teach", *common).stdout)
+    assert teachers["teachers"] == 2
+    assert "selected_step" in json.loads(medistill("distill", *common).stdout)
+    assert json.loads(medistill("evaluate", *common, "--final").stdout)["split"] == "test"
+    assert Path(json.loads(medistill("pack", *common).stdout)["package"]).exists()
+
+
+def test_a_package_with_one_byte_changed_is_refused_with_exit_code_1(products: dict[str, str], tmp_path: Path) -> None:
+    content = bytearray(Path(products["package"]).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "bad.medistill").write_bytes(content)
+    result = medistill("verify", tmp_path / "bad.medistill", "--json")
+    answer = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert (answer["ok"], answer["error"]) == (False, "Tampered")
+    assert str(tmp_path) not in result.output
+
+
+def test_a_misspelt_key_is_refused_with_a_suggestion(place: Path) -> None:
+    result = medistill("run", place / "toy.toml", "--set", "distill.outer_step=3", "--out", place / "none")
+    assert result.exit_code == 1
+    assert "Did you mean distill.outer_steps?" in result.stderr
+    assert not (place / "none").exists()
+
+
+def test_a_dry_run_predicts_and_writes_nothing(place: Path) -> None:
+    result = medistill("run", place / "toy.toml", "--out", place / "dry", "--dry-run", "--json")
+    answer = json.loads(result.stdout)
+    assert [stage["name"] for stage in answer["stages"]] == ["teachers", "distill", "evaluate"]
+    assert answer["seconds"] > 0
+    assert not (place / "dry").exists()
+
+
+def test_inspect_says_what_is_there(place: Path) -> None:
+    answer = json.loads(medistill("inspect", place / "films.npz", "--json").stdout)
+    assert answer["counts"]["train"] == {"0": 12, "1": 12}
+    assert "12" in medistill("inspect", place / "films.npz").stdout
+
+
+def test_any_images_can_be_packed_as_a_control(place: Path, tmp_path: Path) -> None:
+    path = tmp_path / "control.medistill"
+    result = medistill("pack", "--images", f"{place / 'films.npz'}#train", "--out", path, "--json")
+    assert json.loads(result.stdout)["images"] == 24
+    assert medistill("verify", path).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [("run",), ("train", "x.medistill"), ("pack",), ("nonsense",), ("verify", "a", "b")]
+)
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
+    assert medistill(*arguments).exit_code == 2
+
+
+def test_an_interrupt_exits_with_130_and_says_how_to_go_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medistill.pipeline.run", interrupted)
+    result = medistill("run", place / "toy.toml", "--out", place / "interrupted")
+    assert result.exit_code == 130
+    assert "run the same command again" in result.stderr
+
+
+@pytest.mark.parametrize("command", [command.name or command.callback.__name__ for command in app.registered_commands])
+def test_the_help_of_every_command_has_an_example(command: str) -> None:
+    result = medistill(command, "--help")
+    assert f"medistill {command} " in " ".join(result.stdout.split())
+    assert result.exit_code == 0

@@ -1,0 +1,82 @@
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medistill.jobs import Tick, available_cores, run_jobs
+
+
+def draw(seed: int, shared: float, tick: Tick) -> np.ndarray:
+    """A job whose last bits depend on the number of threads."""
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(200, 200, generator=generator)
+    tick(1)
+    product = (matrix @ matrix).sum(1) * shared
+    tick(seed)
+    return product.numpy()
+
+
+def threads(argument: int, shared: None, tick: Tick) -> int:
+    return torch.get_num_threads()
+
+
+def leave_a_trace(argument: int, shared: str, tick: Tick) -> None:
+    """The first job fails; the others say that they ran."""
+    if argument == 0:
+        raise ArithmeticError("the first job fails")
+    time.sleep(0.05)
+    (Path(shared) / str(argument)).touch()
+
+
+def ran(job, arguments, shared, processes):
+    ticks: list[int] = []
+    return dict(run_jobs(job, arguments, shared, processes, ticks.append)), ticks
+
+
+def test_results_do_not_depend_on_the_number_of_processes():
+    here, ticks_here = ran(draw, [5, 6, 7], 0.1, 1)
+    there, ticks_there = ran(draw, [5, 6, 7], 0.1, 2)
+    assert sorted(here) == sorted(there) == [0, 1, 2]
+    for index in here:
+        assert here[index].tobytes() == there[index].tobytes()
+    assert sum(ticks_here) == sum(ticks_there) == 3 + 5 + 6 + 7
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_failing_job_is_heard_and_jobs_that_have_not_begun_are_dropped(tmp_path, processes):
+    with pytest.raises(ArithmeticError, match="the first job fails"):
+        ran(leave_a_trace, list(range(30)), str(tmp_path), processes)
+    assert len(list(tmp_path.iterdir())) < 20
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_job_computes_with_one_thread(processes):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found, _ = ran(threads, [0, 1], None, processes)
+        assert found == {0: 1, 1: 1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_are_given_back_when_a_job_fails(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ArithmeticError):
+            ran(leave_a_trace, [0], str(tmp_path), 1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_no_jobs_are_no_work():
+    assert ran(draw, [], 0.1, 4) == ({}, [])
+
+
+def test_at_least_one_core_is_available():
+    assert available_cores() >= 1

@@ -1,0 +1,171 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toys
+
+from medistill import pipeline
+from medistill.errors import MedistillError, RecipeError, StorageError
+from medistill.evidence import Utility
+from medistill.jobs import Silence
+from medistill.package import open_package
+from medistill.pipeline import Run
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy films as a MedMNIST-style file."""
+    path = tmp_path_factory.mktemp("source") / "films.npz"
+    arrays: dict[str, Any] = {}
+    for split, part in zip(("train", "val", "test"), toys.splits().parts.values(), strict=True):
+        arrays[f"{split}_images"] = part.pixels[:, 0]
+        arrays[f"{split}_labels"] = part.labels[:, None]
+    np.savez(path, **arrays)
+    return path
+
+
+def opened(films: Path, out: Path, **changes: Any) -> Run:
+    settings = {"source.path": str(films), "machine.processes": 1, "machine.threads": 1}
+    return pipeline.open_run(toys.recipe(settings | changes), out)
+
+
+def test_a_run_ends_with_a_package_that_opens_and_what_people_look_at(films: Path, tmp_path: Path) -> None:
+    products = pipeline.run(opened(films, tmp_path), Silence())
+    package = open_package(products.package)
+    assert package.images.shape == (4, 1, 8, 8)
+    assert package.class_names == ("0", "1")
+    assert package.recipe_toml is not None
+    assert "films.npz" not in package.recipe_toml
+    assert str(tmp_path) not in products.report.read_text()
+    assert products.contact_sheet.read_bytes().startswith(b"\x89PNG")
+    utility = Utility.model_validate_json(products.utility.read_text())
+    assert utility == package.utility
+    assert [row.name for row in utility.rows] == [
+        "majority",
+        "random",
+        "distilled",
+        "full-natural",
+        "full-balanced",
+        "full",
+    ]
+    assert {row.split for row in utility.rows} == {"validation"}
+
+
+def test_the_same_recipe_gives_the_same_package_bytes(films: Path, tmp_path: Path) -> None:
+    packages = [pipeline.run(opened(films, tmp_path / name), Silence()).package for name in ("one", "two")]
+    assert packages[0].read_bytes() == packages[1].read_bytes()
+
+
+@pytest.mark.parametrize("after", [5, 40, 90, 200])
+def test_a_run_that_loses_power_continues_to_the_same_bytes(films: Path, tmp_path: Path, after: int) -> None:
+    with pytest.raises(toys.PowerCut):
+        pipeline.run(opened(films, tmp_path / "cut"), toys.Watch(power_fails_after=after))
+    resumed = pipeline.run(opened(films, tmp_path / "cut"), Silence()).package
+    whole = pipeline.run(opened(films, tmp_path / "whole"), Silence()).package
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_a_finished_run_repeats_no_work(films: Path, tmp_path: Path) -> None:
+    pipeline.run(opened(films, tmp_path), Silence())
+    again = toys.Watch()
+    pipeline.run(opened(films, tmp_path), again)
+    assert again.advanced == 0
+
+
+class Poison:
+    """A split that must not be looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the test split was read: {name}")
+
+
+def test_without_final_the_test_split_is_not_read(films: Path, tmp_path: Path) -> None:
+    run = opened(films, tmp_path)
+    guarded = dataclasses.replace(run, splits=dataclasses.replace(run.splits, test=Poison()))
+    pipeline.run(guarded, Silence())
+
+
+def test_every_reading_of_the_test_split_is_counted_in_the_evidence(films: Path, tmp_path: Path) -> None:
+    run = opened(films, tmp_path)
+    pipeline.run(run, Silence())
+    first, second = (pipeline.judge(run, Silence(), final=True) for _ in range(2))
+    assert (first.split, first.test_reads, second.test_reads) == ("test", 1, 2)
+    assert first.rows == second.rows
+    other = opened(films, tmp_path, seed=4)
+    pipeline.run(other, Silence(), final=True)
+    assert pipeline.judge(other, Silence()).test_reads == 3
+
+
+def test_recipes_that_differ_never_share_a_distillation(films: Path, tmp_path: Path) -> None:
+    base = opened(films, tmp_path)
+    for changes in ({"distill.ipc": 3}, {"distill.threshold": 0.2}, {"seed": 9}, {"teachers.rate": 0.2}):
+        assert opened(films, tmp_path, **changes).distillation != base.distillation
+    assert opened(films, tmp_path, **{"distill.ipc": 3}).buffer.folder == base.buffer.folder
+    assert opened(films, tmp_path, **{"teachers.rate": 0.2}).buffer.folder != base.buffer.folder
+    assert opened(films, tmp_path, **{"evaluate.networks": 3}).distillation == base.distillation
+
+
+def test_the_same_recipe_on_other_images_never_shares_a_file(films: Path, tmp_path: Path) -> None:
+    with np.load(films) as arrays:
+        changed = dict(arrays)
+    changed["train_images"] = changed["train_images"].copy()
+    changed["train_images"][0, 0, 0] ^= 1
+    np.savez(tmp_path / "other.npz", **changed)
+    one, other = opened(films, tmp_path), opened(tmp_path / "other.npz", tmp_path)
+    assert one.buffer.folder != other.buffer.folder
+    assert one.distillation != other.distillation
+
+
+def test_a_stage_whose_earlier_stage_is_missing_says_which(films: Path, tmp_path: Path) -> None:
+    run = opened(films, tmp_path)
+    with pytest.raises(RecipeError, match="Found 0 of 2 teachers"):
+        pipeline.distill_images(run, Silence())
+    with pytest.raises(RecipeError, match="not distilled yet"):
+        pipeline.judge(run, Silence())
+    pipeline.teach(run, Silence())
+    pipeline.distill_images(run, Silence())
+    with pytest.raises(RecipeError, match="not judged yet"):
+        pipeline.seal(run)
+
+
+def test_a_real_start_is_marked_as_leaking_in_package_and_report(films: Path, tmp_path: Path) -> None:
+    products = pipeline.run(opened(films, tmp_path, **{"distill.start": "real"}), Silence())
+    provenance = open_package(products.package).manifest.provenance
+    assert (provenance.start, provenance.leaks_real_images) == ("real", True)
+    assert "may show real patients" in products.report.read_text()
+
+
+def test_a_damaged_checkpoint_is_refused_and_not_taken_for_a_result(films: Path, tmp_path: Path) -> None:
+    run = opened(films, tmp_path)
+    pipeline.run(run, Silence())
+    checkpoint = run.distillation / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
+    with pytest.raises(StorageError, match="damaged"):
+        pipeline.run(run, Silence())
+
+
+def test_wall_time_and_memory_of_every_stage_are_recorded(films: Path, tmp_path: Path) -> None:
+    run = opened(films, tmp_path)
+    pipeline.run(run, Silence())
+    stages = json.loads((run.folder / "stages.json").read_text())
+    assert list(stages) == ["distill", "evaluate", "teachers"]
+    assert all(stage["peak_bytes"] > 50e6 for stage in stages.values())
+
+
+def test_any_labelled_images_can_be_sealed_as_not_distilled_here(films: Path, tmp_path: Path) -> None:
+    path = tmp_path / "control.medistill"
+    pipeline.seal_images(f"{films}#val", path, None, 0.01)
+    package = open_package(path)
+    assert package.manifest.provenance.method == "not distilled here"
+    assert package.manifest.provenance.leaks_real_images
+    with np.load(films) as arrays:
+        assert np.array_equal(np.rint(package.images[:, 0] * 255), arrays["val_images"])
+
+
+def test_every_refusal_is_a_medistill_error_without_a_path(films: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedistillError) as refusal:
+        opened(tmp_path / "secret-folder" / "absent.npz", tmp_path)
+    assert "secret-folder" not in str(refusal.value)
