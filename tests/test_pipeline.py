@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toys
 
+import toys
 from medistill import pipeline
 from medistill.errors import MedistillError, RecipeError, StorageError
 from medistill.evidence import Utility

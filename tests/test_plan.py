@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-import toys
 
+import toys
 from medistill import files, pipeline
 from medistill.errors import StorageError
 from medistill.pipeline import open_run

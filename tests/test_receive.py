@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toys
 
+import toys
 from medistill.errors import SourceError
 from medistill.jobs import Silence
 from medistill.package import Package, Provenance, Training, open_package, pack

@@ -62,7 +62,7 @@ class Buffer:
                 first: Tensor = file.get_tensor("first")
                 if epoch == 0:
                     return first
-                return first + _row(file, "differences", epoch - 1).float() / about.get("scale", 1.0)
+                return first + _row(file, "differences", epoch - 1).float() / float(about.get("scale", 1.0))
         except (SafetensorError, ValueError, LookupError, TypeError) as error:
             raise StorageError(f"{path.name} is damaged. Delete it and run the same command again.") from error
 

@@ -52,8 +52,8 @@ def row(
     if len(present := np.unique(truth)) < 2:
         only = ", ".join(images.class_names[index] for index in present) or "none"
         raise MatchingError(
-            f"Found {len(images)} {split} images of one class, {only}; figures need at least two. Add images of another "
-            "class."
+            f"Found {len(images)} {split} images of one class, {only}; figures need at least two. Add images of "
+            "another class."
         )
     guesses = [prediction.argmax(1) for prediction in predictions]
     sensitivity = np.array([_recall(truth, guess, classes) for guess in guesses])

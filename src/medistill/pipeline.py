@@ -12,16 +12,11 @@ decide it: two recipes never share a file by accident, and share it where they m
 """
 
 import platform
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
 from medistill.buffer import Buffer
@@ -38,6 +33,7 @@ from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
 from medistill.sources import read_part, read_source
 from medistill.teachers import train_teachers
+from medistill.usage import recorded_stages, timed
 
 METHODS = {"mtt": "trajectory matching", "pruned": "pruned trajectory matching"}
 
@@ -133,7 +129,7 @@ def run(opened: Run, progress: Progress, final: bool = False) -> Products:
 
 def teach(opened: Run, progress: Progress) -> Buffer:
     """Stage 1: train the teachers and record their trajectories."""
-    with _timed(opened, "teachers"):
+    with timed(opened.folder / "stages.json", "teachers"):
         return train_teachers(
             opened.recipe,
             opened.splits.train,
@@ -156,7 +152,7 @@ def distill_images(opened: Run, progress: Progress) -> Distilled:
             f"Found {opened.buffer.teachers - len(missing)} of {opened.buffer.teachers} teachers for this recipe and "
             "these images. Train them first: medistill teach, or let medistill run do every stage."
         )
-    with _timed(opened, "distill"):
+    with timed(opened.folder / "stages.json", "distill"):
         torch.set_num_threads(opened.recipe.machine.threads or available_cores())
         return distill(
             opened.recipe,
@@ -183,7 +179,7 @@ def judge(opened: Run, progress: Progress, final: bool = False) -> Utility:
     if final:
         append_line(_test_reads(opened), recipe.digest())
     bench = Bench(recipe, opened.transform, splits.validation, opened.out / "work" / "networks", opened.processes)
-    with _timed(opened, "evaluate"):
+    with timed(opened.folder / "stages.json", "evaluate"):
         arms = standard_arms(recipe, splits.train, distilled.synthetic)
         rows = [majority(splits.train, judged, split), *evaluate(bench, arms, judged, split, progress)]
     notes = [*splits.notes]
@@ -237,7 +233,10 @@ def seal(opened: Run) -> Products:
         selected_step=distilled.selected_step,
         recipe_toml=recipe.to_toml(),
         package_bytes=products.package.stat().st_size,
-        stages=[(name, took["seconds"], int(took["peak_bytes"])) for name, took in _stages(opened).items()],
+        stages=[
+            (name, took["seconds"], int(took["peak_bytes"]))
+            for name, took in recorded_stages(opened.folder / "stages.json").items()
+        ],
     )
     write_json(products.utility, utility.model_dump(mode="json"))
     write_whole(products.contact_sheet, sheet)
@@ -347,54 +346,3 @@ def _count_lines(path: Path) -> int:
         return 0
     with storage_errors(path):
         return len(path.read_text(encoding="utf-8").splitlines())
-
-
-def _stages(opened: Run) -> dict[str, dict[str, float]]:
-    path = opened.folder / "stages.json"
-    stages: dict[str, dict[str, float]] = read_json(path) if path.exists() else {}
-    return stages
-
-
-@contextmanager
-def _timed(opened: Run, stage: str) -> Iterator[None]:
-    """Record a stage's wall time, summed over interruptions, and the most memory that it held with its processes."""
-    started, watch = time.monotonic(), _MemoryWatch()
-    with watch:
-        yield
-    before = _stages(opened)
-    past = before.get(stage, {"seconds": 0.0, "peak_bytes": 0})
-    took = {
-        "seconds": round(past["seconds"] + time.monotonic() - started, 1),
-        "peak_bytes": max(int(past["peak_bytes"]), watch.peak_bytes),
-    }
-    write_json(opened.folder / "stages.json", before | {stage: took})
-
-
-class _MemoryWatch:
-    """Looks twice a second at the memory of this process and of those it started; shared pages count once."""
-
-    def __init__(self) -> None:
-        self.peak_bytes = 0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        this = psutil.Process()
-        while True:
-            total = 0
-            for process in (this, *this.children(recursive=True)):
-                try:
-                    memory = process.memory_full_info()
-                    total += getattr(memory, "pss", memory.uss)
-                except psutil.Error:
-                    continue  # it ended meanwhile
-            self.peak_bytes = max(self.peak_bytes, total)
-            if self._done.wait(0.5):
-                return

@@ -6,12 +6,9 @@ counted as still to do.
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 
 from medistill.errors import StorageError
@@ -24,8 +21,7 @@ from medistill.pipeline import Run
 from medistill.recipe import Architecture
 from medistill.synthetic import SyntheticSet
 from medistill.train import TrainingSet
-
-_REPEATS = 3
+from medistill.usage import measured
 
 
 @dataclass(frozen=True)
@@ -124,15 +120,15 @@ def _evaluation(opened: Run) -> Stage:
     searched = settings.search_networks * len(settings.rates) if len(settings.rates) > 1 else 0
     networks = searched + settings.networks
     seconds, memory, disk = 0.0, 0, 0
-    measured: dict[tuple[Architecture, int], tuple[float, int]] = {}
+    steps: dict[tuple[Architecture, int], tuple[float, int]] = {}
     for arm in standard_arms(opened.recipe, opened.splits.train, _stand_in(opened)):
         network = _network(opened, arm.architecture)
         batch = min(settings.batch_size, len(arm.data))
         key = (arm.architecture, batch)
-        if key not in measured:
-            measured[key] = _training_step(opened, network, batch)
-        seconds += networks * arm.epochs * math.ceil(len(arm.data) / settings.batch_size) * measured[key][0]
-        memory = max(memory, measured[key][1])
+        if key not in steps:
+            steps[key] = _training_step(opened, network, batch)
+        seconds += networks * arm.epochs * math.ceil(len(arm.data) / settings.batch_size) * steps[key][0]
+        memory = max(memory, steps[key][1])
         disk += networks * 4 * network.size
     return Stage("evaluate", seconds / opened.processes, opened.processes * memory, disk)
 
@@ -165,34 +161,9 @@ def _training_step(opened: Run, network: FlatNetwork, batch_size: int) -> tuple[
 
 
 def _measured(step: Callable[[], None], threads: int) -> tuple[float, int]:
-    """The median time of a step after a first one that is not counted, and the memory this process then held."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        _forget_peak()
-        step()
-        times = []
-        for _ in range(_REPEATS):
-            started = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - started)
+        return measured(step)
     finally:
         torch.set_num_threads(before)
-    return sorted(times)[_REPEATS // 2], _peak_bytes()
-
-
-def _forget_peak() -> None:
-    """Let the system count this process's peak anew, where it can (Linux)."""
-    counter = Path("/proc/self/clear_refs")
-    if counter.exists():
-        counter.write_text("5")
-
-
-def _peak_bytes() -> int:
-    """The most memory this process held since `_forget_peak`; what it holds now where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return int(psutil.Process().memory_info().rss)

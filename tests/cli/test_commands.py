@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
-import toys
 from typer.testing import CliRunner, Result
 
+import toys
 from medistill.cli import app
 
 

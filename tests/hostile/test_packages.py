@@ -413,7 +413,10 @@ def test_another_version_is_unsupported(refuse: Refuse, version: Any) -> None:
         {"transform": ...},
         {"training": said("training") | {"rate": 0}},
         {"training": said("training") | {"steps": 2**53 - 1}},
-        {"training": said("training") | {"network": said("training")["network"] | {"architecture": "__import__('os')"}}},
+        {
+            "training": said("training")
+            | {"network": said("training")["network"] | {"architecture": "__import__('os')"}}
+        },
         {"training": said("training") | {"batch_size": None}},
         {"training": said("training") | {"augment": {}}},
         {"training": said("training") | {"augment": said("training")["augment"] | {"scale": "0.1"}}},

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from medistill.errors import MedistillError
 from medistill.evidence import Row
+from medistill.report.words import duration, percent, plain_name
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -108,26 +109,8 @@ class Bar:
             self._bar = None
 
 
-def duration(seconds: float) -> str:
-    """A time span for people: `42 s`, `7 min`, `2 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(count: float) -> str:
-    """Bytes for people: `640 kB`, `2.1 GB`."""
-    for unit, worth in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= worth:
-            return f"{count / worth:.3g} {unit}"
-    return f"{count:.0f} bytes"
-
-
 def rows_table(rows: Sequence[Row], title: str) -> Table:
     """The table that a run ends with: percent, mean and standard deviation over networks."""
-    from medistill.report.words import plain_name
-
     table = Table(title=title, title_justify="left")
     table.add_column("trained on")
     for name in ("images", "accuracy", "balanced accuracy", "AUC", "networks"):
@@ -136,5 +119,5 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
         if row.same_as is None:
             figures = (row.accuracy, row.balanced_accuracy, row.auc)
             count = str(row.accuracy.n) if row.rate is not None else ""
-            table.add_row(plain_name(row.name), f"{row.images:,}", *map(str, figures), count)
+            table.add_row(plain_name(row.name), f"{row.images:,}", *map(percent, figures), count)
     return table

@@ -11,6 +11,7 @@ from medistill.cli import console
 from medistill.cli.console import JsonFlag
 from medistill.errors import RecipeError
 from medistill.recipe import Recipe, read_recipe
+from medistill.report.words import duration, size
 
 if TYPE_CHECKING:
     from medistill.pipeline import Products, Run
@@ -81,8 +82,8 @@ def run(
     if dry_run:
         return _show_plan(predicted, json)
     console.err.print(
-        f"Predicted: {console.duration(predicted.seconds)}, {console.size(predicted.memory_bytes)} of memory, "
-        f"{console.size(predicted.disk_bytes)} of disk (less where an earlier run finished parts)."
+        f"Predicted: {duration(predicted.seconds)}, {size(predicted.memory_bytes)} of memory, "
+        f"{size(predicted.disk_bytes)} of disk (less where an earlier run finished parts)."
     )
     with console.Bar() as bar:
         products = pipeline.run(opened, bar, final)
@@ -156,7 +157,7 @@ def pack(
     images: Annotated[
         str | None, typer.Option("--images", help="Seal these labelled images instead (npz, folder, zip, csv; #split).")
     ] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Bring --images to this many pixels.", min=8)] = None,
+    image_size: Annotated[int | None, typer.Option("--size", help="Bring --images to this many pixels.", min=8)] = None,
     rate: Annotated[float, typer.Option("--rate", help="Learning rate that --images ask to be trained with.")] = 0.01,
     json: JsonFlag = False,
 ) -> None:
@@ -178,7 +179,7 @@ def pack(
         raise typer.BadParameter("--images needs --out FILE.medistill.")
     from medistill.pipeline import seal_images
 
-    package = seal_images(images, out, size, rate)
+    package = seal_images(images, out, image_size, rate)
     answer = {"package": str(out), "images": len(package.images), "digest": package.digest}
     _answer(answer, json, f"{len(package.images)} images sealed, not distilled here: {out}")
 
@@ -219,15 +220,15 @@ def _show_plan(predicted: "Plan", json: bool) -> None:
     for stage in predicted.stages:
         table.add_row(
             stage.name,
-            console.duration(stage.seconds),
-            console.size(stage.memory_bytes),
-            console.size(stage.disk_bytes),
+            duration(stage.seconds),
+            size(stage.memory_bytes),
+            size(stage.disk_bytes),
         )
     table.add_row(
         "all",
-        console.duration(predicted.seconds),
-        console.size(predicted.memory_bytes),
-        console.size(predicted.disk_bytes),
+        duration(predicted.seconds),
+        size(predicted.memory_bytes),
+        size(predicted.disk_bytes),
     )
     console.out.print(table)
 

@@ -1,0 +1,99 @@
+"""What work takes: wall time, and memory with all the processes it started."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from medistill.files import read_json, write_json
+
+_LOOK_EVERY_S = 0.5
+
+
+def recorded_stages(path: Path) -> dict[str, dict[str, float]]:
+    """What `timed` has recorded in a file: `seconds` and `peak_bytes` for each stage."""
+    stages: dict[str, dict[str, float]] = read_json(path) if path.exists() else {}
+    return stages
+
+
+@contextmanager
+def timed(path: Path, stage: str) -> Iterator[None]:
+    """Record a stage in a JSON file: its wall time, summed over calls, and the most memory that any call held.
+
+    A stage that raises is not recorded.
+    """
+    started = time.monotonic()
+    with _watched_memory() as peak:
+        yield
+    stages = recorded_stages(path)
+    before = stages.get(stage, {"seconds": 0.0, "peak_bytes": 0})
+    stages[stage] = {
+        "seconds": round(before["seconds"] + time.monotonic() - started, 1),
+        "peak_bytes": max(int(before["peak_bytes"]), max(peak)),
+    }
+    write_json(path, stages)
+
+
+def measured(step: Callable[[], None], repeats: int = 3) -> tuple[float, int]:
+    """The median wall time of a step in seconds, and the most memory in bytes that this process then held.
+
+    A first call is not counted in the time: libraries prepare themselves in it.
+    """
+    _forget_peak()
+    step()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return sorted(times)[repeats // 2], _peak_bytes()
+
+
+@contextmanager
+def _watched_memory() -> Iterator[list[int]]:
+    """Look twice a second at this process and those it started; pages that they share count once."""
+    seen = [_held_bytes()]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_LOOK_EVERY_S):
+            seen[0] = max(seen[0], _held_bytes())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def _held_bytes() -> int:
+    this, total = psutil.Process(), 0
+    for process in (this, *this.children(recursive=True)):
+        try:
+            memory = process.memory_full_info()
+        except psutil.Error:
+            continue  # it ended meanwhile
+        total += getattr(memory, "pss", memory.uss)
+    return total
+
+
+def _forget_peak() -> None:
+    """Let the system count this process's peak anew, where it can (Linux)."""
+    counter = Path("/proc/self/clear_refs")
+    if counter.exists():
+        counter.write_text("5")
+
+
+def _peak_bytes() -> int:
+    """The most memory this process held since `_forget_peak`; what it holds now where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return int(psutil.Process().memory_info().rss)

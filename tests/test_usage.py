@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from medistill.usage import measured, recorded_stages, timed
+
+
+def test_a_stage_adds_up_its_time_and_keeps_its_highest_memory(tmp_path: Path) -> None:
+    path = tmp_path / "stages.json"
+    with timed(path, "teachers"):
+        kept = bytearray(300_000_000)
+        kept[::4096] = b"x" * len(kept[::4096])
+    first = recorded_stages(path)["teachers"]
+    del kept
+    with timed(path, "teachers"):
+        pass
+    second = recorded_stages(path)["teachers"]
+    assert second["seconds"] >= first["seconds"] >= 0
+    assert second["peak_bytes"] >= first["peak_bytes"] > 0
+
+
+def test_a_stage_that_fails_is_not_recorded(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="broken"), timed(tmp_path / "stages.json", "distill"):
+        raise ValueError("broken")
+    assert recorded_stages(tmp_path / "stages.json") == {}
+
+
+def test_measuring_calls_a_step_once_more_than_it_counts() -> None:
+    calls = []
+    seconds, memory = measured(lambda: calls.append(1), repeats=5)
+    assert len(calls) == 6
+    assert 0 <= seconds < 1
+    assert memory > 1e6
+
+
+def test_a_step_that_needs_more_memory_is_seen_to_hold_more() -> None:
+    def hold(size: int) -> None:
+        block = bytearray(size)
+        block[::4096] = b"x" * len(block[::4096])
+
+    small = measured(lambda: hold(1_000_000))[1]
+    large = measured(lambda: hold(400_000_000))[1]
+    assert large - small > 250_000_000
