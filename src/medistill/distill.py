@@ -316,7 +316,8 @@ def _mind_skipped(learned: _Learned, outcome: Outcome, progress: Progress) -> No
     learned.skipped += 1
     where = f"starting at epoch {outcome.start_epoch} of teacher {outcome.teacher}"
     progress.say(f"Step {outcome.step}, {where}, was not finite: skipped, images and rate stay as they were.")
-    recent = [past.value for past in learned.log[-_MOST_SKIPPED_IN_A_ROW + 1 :]]
+    earlier_steps = learned.log[1:]  # the first entry is the start
+    recent = [past.value for past in earlier_steps[-_MOST_SKIPPED_IN_A_ROW + 1 :]]
     if len(recent) == _MOST_SKIPPED_IN_A_ROW - 1 and all(value is None for value in recent):
         raise MatchingError(
             f"{_MOST_SKIPPED_IN_A_ROW} outer steps in a row were not finite, the last {where}, at an inner rate of "

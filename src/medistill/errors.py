@@ -33,5 +33,9 @@ class Unsupported(PackageError):
     """A package has a version or part that this reader does not know."""
 
 
+class MissingPart(MedistillError):
+    """This installation lacks what a command needs, for instance torch."""
+
+
 class StorageError(MedistillError):
     """A file of a run could not be written or read back: no space, no permission, or damaged on disk."""

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +137,12 @@ def test_the_help_of_every_command_has_an_example(command: str) -> None:
     result = medistill(command, "--help")
     assert f"medistill {command} " in " ".join(result.stdout.split())
     assert result.exit_code == 0
+
+
+def test_without_the_numeric_half_a_command_says_what_to_install(products: dict[str, str]) -> None:
+    code = "import sys; sys.modules['torch'] = None; from medistill.cli import main; sys.argv[0] = 'medistill'; main()"
+    arguments = [sys.executable, "-c", code, "train", products["package"], "--test", "phantom"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'medistill[distill]'" in done.stderr
+    assert "Traceback" not in done.stderr

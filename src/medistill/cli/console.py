@@ -4,16 +4,17 @@ import functools
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from medistill.errors import MedistillError
-from medistill.evidence import Row
-from medistill.report.words import duration, percent, plain_name
+from medistill.errors import MedistillError, MissingPart
+
+if TYPE_CHECKING:
+    from medistill.evidence import Row
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -35,7 +36,13 @@ def reported(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            try:
+                command(*args, **kwargs)
+            except ModuleNotFoundError as error:
+                raise MissingPart(
+                    f"This command needs {error.name}, which is not installed. The numeric half comes with: "
+                    "pip install 'medistill[distill]'"
+                ) from error
         except MedistillError as error:
             if kwargs.get("json"):
                 print_json({"ok": False, "error": type(error).__name__, "message": str(error)})
@@ -100,6 +107,8 @@ class Bar:
         (self._bar.console if self._bar is not None else err).print(message, markup=False)
 
     def _left(self) -> str:
+        from medistill.report.words import duration
+
         done = self._done - self._begun_with
         return duration((time.monotonic() - self._started) / max(done, 1) * (self._total - self._done))
 
@@ -109,8 +118,10 @@ class Bar:
             self._bar = None
 
 
-def rows_table(rows: Sequence[Row], title: str) -> Table:
+def rows_table(rows: "Sequence[Row]", title: str) -> Table:
     """The table that a run ends with: percent, mean and standard deviation over networks."""
+    from medistill.report.words import percent, plain_name
+
     table = Table(title=title, title_justify="left")
     table.add_column("trained on")
     for name in ("images", "accuracy", "balanced accuracy", "AUC", "networks"):

@@ -10,8 +10,6 @@ from rich.table import Table
 from medistill.cli import console
 from medistill.cli.console import JsonFlag
 from medistill.errors import RecipeError
-from medistill.recipe import Recipe, read_recipe
-from medistill.report.words import duration, size
 
 if TYPE_CHECKING:
     from medistill.pipeline import Products, Run
@@ -77,6 +75,7 @@ def run(
     opened = _open(recipe, settings, out)
     from medistill import pipeline
     from medistill.plan import plan
+    from medistill.report.words import duration, size
 
     predicted = plan(opened)
     if dry_run:
@@ -191,9 +190,11 @@ def _open(path: Path, settings: list[str] | None, out: Path | None) -> "Run":
         if not given:
             raise RecipeError(f"--set {setting}: expected KEY=VALUE, for instance --set distill.ipc=20.")
         overrides[key.strip()] = value.strip()
-    recipe: Recipe = read_recipe(path, overrides)
     from medistill.jobs import keep_freed_memory
     from medistill.pipeline import open_run
+    from medistill.recipe import read_recipe
+
+    recipe = read_recipe(path, overrides)
 
     keep_freed_memory()
     return open_run(recipe, out or Path("runs") / recipe.name)
@@ -214,6 +215,8 @@ def _show_plan(predicted: "Plan", json: bool) -> None:
             "disk_bytes": predicted.disk_bytes,
         }
         return console.print_json({"stages": stages, **total})
+    from medistill.report.words import duration, size
+
     table = Table(title="predicted from a few steps on this machine", title_justify="left")
     for name in ("stage", "time", "memory", "disk"):
         table.add_column(name, justify="left" if name == "stage" else "right")
