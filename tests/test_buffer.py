@@ -118,10 +118,11 @@ def test_a_missing_teacher_is_a_storage_error_without_its_folder(tmp_path):
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_another_number_of_epochs_is_a_storage_error(tmp_path):
+@pytest.mark.parametrize("expected", [3, 6])
+def test_another_number_of_epochs_is_a_storage_error(tmp_path, expected):
     stored(tmp_path, epochs=4)
-    with pytest.raises(StorageError, match=r"holds epochs 0 to 4; expected 0 to 6\. Delete it"):
-        Buffer(tmp_path, 1, 6).snapshot(0, 1)
+    with pytest.raises(StorageError, match=rf"holds epochs 0 to 4; expected 0 to {expected}\. Delete it"):
+        Buffer(tmp_path, 1, expected).snapshot(0, 1)
 
 
 def test_a_trajectory_says_what_made_it_and_is_the_same_bytes_every_time(tmp_path):

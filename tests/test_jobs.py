@@ -44,6 +44,17 @@ def test_results_do_not_depend_on_the_number_of_processes():
     assert sum(ticks_here) == sum(ticks_there) == 3 + 5 + 6 + 7
 
 
+def test_every_tick_is_heard_by_the_time_the_jobs_are_over():
+    heard: list[int] = []
+
+    def hear_slowly(count: int) -> None:
+        time.sleep(0.1)
+        heard.append(count)
+
+    list(run_jobs(draw, [5, 6], 0.1, 2, hear_slowly))
+    assert sum(heard) == 2 + 5 + 6
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_failing_job_is_heard_and_jobs_that_have_not_begun_are_dropped(tmp_path, processes):
     with pytest.raises(ArithmeticError, match="the first job fails"):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -23,7 +25,7 @@ def test_the_published_padding_widens_the_first_layer_of_grey_images():
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.SyncBatchNorm(4)])
 def test_batch_norm_is_refused_in_words(norm):
-    with pytest.raises(RecipeError, match=r"Found .*BatchNorm.*; expected instance, group or layer norm.*replace it"):
+    with pytest.raises(RecipeError, match=r"Found .*BatchNorm.*; expected instance, group or layer norm\..*Replace it"):
         FlatNetwork(nn.Sequential(nn.Conv2d(1, 4, 3), norm))
 
 
@@ -100,3 +102,23 @@ def test_cross_entropies_of_micro_batches_add_up_to_that_of_the_batch():
     logits, targets = torch.randn(6, 3, dtype=torch.float64), torch.rand(6, 3, dtype=torch.float64).softmax(1)
     parts = sum(cross_entropy(logits[part], targets[part], 6) for part in (slice(0, 4), slice(4, 6)))
     assert float(parts) == pytest.approx(float(cross_entropy(logits, targets, 6)), rel=1e-12)
+
+
+def test_the_convnet_is_convolution_instance_norm_relu_and_mean_pooling_then_a_linear_layer():
+    network = build(convnet(), 1, 8, 3)
+    params = network.initial(0).double() + 0.1 * torch.randn(network.size, dtype=torch.float64)
+    images = torch.randn(5, 1, 8, 8, dtype=torch.float64)
+    rest, hidden = params, images
+
+    def following(*shape: int) -> torch.Tensor:
+        nonlocal rest
+        taken, rest = rest[: math.prod(shape)], rest[math.prod(shape) :]
+        return taken.view(shape)
+
+    for channels in (1, 4):
+        hidden = nn.functional.conv2d(hidden, following(4, channels, 3, 3), following(4), padding=1)
+        hidden = nn.functional.instance_norm(hidden, weight=following(4), bias=following(4))
+        hidden = nn.functional.avg_pool2d(hidden.relu(), 2)
+    logits = hidden.flatten(1) @ following(3, 16).T + following(3)
+    assert len(rest) == 0
+    assert torch.allclose(network(params, images), logits, rtol=1e-9)

@@ -96,7 +96,7 @@ def test_a_truncated_epoch_is_trained_again_to_the_same_bytes(tmp_path, uninterr
         trained(tmp_path, progress=Watch(power_fails_after=2 * FILMS))
     epoch = tmp_path / "teacher-0000" / "epoch-0001.safetensors"
     epoch.write_bytes(epoch.read_bytes()[:kept])
-    (tmp_path / "teacher-0000" / "epoch-0003.safetensors.77.partial").write_bytes(b"half")
+    (tmp_path / "teacher-0001.safetensors.77.partial").write_bytes(b"half")
     trained(tmp_path)
     assert contents(tmp_path) == contents(uninterrupted)
 
