@@ -22,7 +22,7 @@ VALIDATION, JUDGED = films((6, 6), seed=1), films((15, 15), seed=2)
 
 @pytest.fixture(autouse=True)
 def intervals_take_no_time(monkeypatch) -> None:
-    monkeypatch.setattr(medistill.metrics, "_RESAMPLES", 20)
+    monkeypatch.setattr(medistill.metrics, "_RESAMPLES", 100)
 
 
 def made(toy: Recipe, real: LabelledImages | None = None) -> SyntheticSet:

@@ -18,13 +18,7 @@ from medistill.pipeline import Run
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy films as a MedMNIST-style file."""
-    path = tmp_path_factory.mktemp("source") / "films.npz"
-    arrays: dict[str, Any] = {}
-    for split, part in zip(("train", "val", "test"), toys.splits().parts.values(), strict=True):
-        arrays[f"{split}_images"] = part.pixels[:, 0]
-        arrays[f"{split}_labels"] = part.labels[:, None]
-    np.savez(path, **arrays)
-    return path
+    return toys.write_npz(tmp_path_factory.mktemp("source") / "films.npz")
 
 
 def opened(films: Path, out: Path, **changes: Any) -> Run:

@@ -77,7 +77,7 @@ def test_a_class_mean_of_fewer_images_than_the_class_has_differs_each_time():
 
 
 def test_noise_has_the_mean_and_spread_of_normalized_pixels():
-    made = start(start="noise", ipc=50)
+    made = start(start="noise", ipc=50, real=films((50, 50)))
     assert float(made.images.mean()) == pytest.approx(0, abs=0.05)
     assert float(made.images.std()) == pytest.approx(1, abs=0.05)
 

@@ -1,6 +1,7 @@
 """A toy world: 8 x 8 films whose class is the bright quadrant, and a recipe that a run takes a moment for."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,15 @@ def films(per_class: tuple[int, ...] = (12, 12), seed: int = 0, grouped: bool = 
 
 def splits(per_class: tuple[int, ...] = (12, 12)) -> Splits:
     return Splits(films(per_class), films((6, 6), seed=1), films((6, 6), seed=2))
+
+
+def write_npz(path: Path) -> Path:
+    """The toy splits as a MedMNIST-style file."""
+    arrays: dict[str, Any] = {}
+    for split, part in zip(("train", "val", "test"), splits().parts.values(), strict=True):
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = part.pixels[:, 0], part.labels[:, None]
+    np.savez(path, **arrays)
+    return path
 
 
 def recipe(changes: dict[str, Any] | None = None) -> Recipe:

@@ -285,7 +285,7 @@ def _ceiling(
     bench: Bench, arms: Sequence[Arm], rows: Sequence[Row], trained: dict[Training, Tensor | None]
 ) -> list[Row]:
     full = {arm.name: arm for arm in arms if arm.name in ("full-natural", "full-balanced")}
-    if len(full) < 2:
+    if len(full) < 2 or bench.validation is None:
         return []
 
     def score(row: Row) -> float:

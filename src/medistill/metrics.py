@@ -4,7 +4,6 @@ Accuracy flatters whoever guesses the commonest class, so balanced accuracy (the
 always stands beside it. All figures lie between 0 and 1.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from medistill.images import LabelledImages
 Probabilities = NDArray[np.float32]
 
 _RESAMPLES = 1000
+_RESAMPLES_AT_ONCE = 100
 _CALIBRATION_BINS = 15
 
 
@@ -134,12 +134,12 @@ def _interval(
     count = int(members.max()) + 1
     hits = np.stack([guess == truth for guess in guesses]).astype(np.float64)
     is_class = np.eye(classes)[truth]
-    values = np.empty(_RESAMPLES)
-    for index in range(_RESAMPLES):
-        weight = np.bincount(draw.integers(count, size=count), minlength=count)[members].astype(np.float64)
-        chosen = hits[draw.integers(len(hits), size=len(hits))].mean(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a class may be absent from a resample
-            values[index] = np.nanmean((weight * chosen) @ is_class / (weight @ is_class))
-    low, high = np.percentile(values, [2.5, 97.5])
+    values = []
+    for _ in range(0, _RESAMPLES, _RESAMPLES_AT_ONCE):
+        weight = draw.multinomial(count, np.full(count, 1 / count), _RESAMPLES_AT_ONCE)[:, members]
+        networks = draw.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), _RESAMPLES_AT_ONCE) / len(hits)
+        found, present = (weight * (networks @ hits)) @ is_class, weight @ is_class
+        recall = np.divide(found, present, out=np.full_like(found, np.nan), where=present > 0)
+        values.append(np.nanmean(recall, axis=1))
+    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
     return Interval(low=float(low), high=float(high))

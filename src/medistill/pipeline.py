@@ -32,6 +32,7 @@ from medistill.recipe import AugmentSettings, EvaluateSettings, MachineSettings,
 from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
 from medistill.sources import read_part, read_source
+from medistill.synthetic import refuse_small_classes
 from medistill.teachers import train_teachers
 from medistill.usage import recorded_stages, timed
 
@@ -98,8 +99,10 @@ def open_run(recipe: Recipe, out: Path) -> Run:
 
     Raises:
         SourceError: the images cannot be read as described.
+        RecipeError: a class has fewer images than the recipe asks for.
     """
     splits = read_source(recipe.source)
+    refuse_small_classes(recipe.distill, splits.train)
     source = recipe.source.model_copy(update={"image_size": splits.train.pixels.shape[-1]})
     threads = recipe.machine.threads or available_cores()
     machine = MachineSettings(threads=threads, processes=recipe.machine.processes)

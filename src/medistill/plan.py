@@ -19,6 +19,7 @@ from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build, cross_entropy
 from medistill.pipeline import Run
 from medistill.recipe import Architecture
+from medistill.report.words import size
 from medistill.synthetic import SyntheticSet
 from medistill.train import TrainingSet
 from medistill.usage import measured
@@ -66,8 +67,8 @@ def plan(opened: Run) -> Plan:
     free = free_bytes(opened.out)
     if predicted.disk_bytes > free:
         raise StorageError(
-            f"The run needs about {predicted.disk_bytes / 1e6:,.0f} MB of disk; {free / 1e6:,.0f} MB are free. Free "
-            "some space, choose another --out, or train fewer teachers (teachers.count)."
+            f"The run needs about {size(predicted.disk_bytes)} of disk; {size(free)} are free. Free some "
+            "space, choose another --out, or train fewer teachers (teachers.count)."
         )
     return predicted
 

@@ -18,6 +18,8 @@ from medistill.images import LabelledImages
 from medistill.package import Package, Transform
 from medistill.recipe import DistillSettings
 
+_FEWEST_IN_A_MEAN = 8
+
 
 @dataclass(frozen=True)
 class SyntheticSet:
@@ -92,19 +94,14 @@ def starting_set(
     Raises:
         RecipeError: a class has too few images for such a start.
     """
+    refuse_small_classes(settings, real)
     draw = np.random.default_rng(seed)
     noise = torch.from_numpy(draw.standard_normal((len(real.class_names), settings.ipc, *normalized.shape[1:])))
     images = noise.float()
     if settings.start != "noise":
         per_image = settings.images_per_mean if settings.start == "class-mean" else 1
-        for index, name in enumerate(real.class_names):
+        for index in range(len(real.class_names)):
             members = np.flatnonzero(real.labels == index)
-            fewest = 8 if settings.start == "class-mean" else settings.ipc
-            if len(members) < fewest:
-                raise RecipeError(
-                    f"Class {name} has {len(members)} training image(s); distill.start = {settings.start!r} needs at "
-                    f"least {fewest}. Add images, or set distill.start = 'noise'."
-                )
             if settings.start == "real":
                 images[index] = normalized[draw.choice(members, settings.ipc, replace=False)]
                 continue
@@ -113,6 +110,24 @@ def starting_set(
                 images[index, number] = normalized[chosen].mean(0) + settings.start_noise * noise[index, number]
     targets = torch.eye(len(real.class_names)).repeat_interleave(settings.ipc, 0)
     return SyntheticSet(images.flatten(0, 1), targets, settings.inner_rate, real.class_names, transform)
+
+
+def refuse_small_classes(settings: DistillSettings, real: LabelledImages) -> None:
+    """Refuse a recipe that asks more images of a class than there are.
+
+    Every class needs `ipc` images, for the random real ones that the set is judged beside; a class mean needs
+    at least 8, or it would show too much of each.
+
+    Raises:
+        RecipeError: a class has fewer.
+    """
+    fewest = max(settings.ipc, _FEWEST_IN_A_MEAN) if settings.start == "class-mean" else settings.ipc
+    for name, count in zip(real.class_names, real.counts, strict=True):
+        if count < fewest:
+            raise RecipeError(
+                f"Class {name} has {count} training image(s); distill.ipc = {settings.ipc} with distill.start = "
+                f"{settings.start!r} needs at least {fewest}. Add images, merge the class, or lower distill.ipc."
+            )
 
 
 def trusting_logits(targets: Tensor) -> Tensor:

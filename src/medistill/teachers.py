@@ -42,6 +42,8 @@ def train_teachers(
     buffer = Buffer(folder, recipe.teachers.count, recipe.last_teacher_epoch)
     remove_partials(folder)
     missing = buffer.missing()
+    for teacher in set(range(buffer.teachers)) - set(missing):
+        shutil.rmtree(buffer.path(teacher).with_suffix(""), ignore_errors=True)
     per_teacher = len(images) * buffer.last_epoch
     progress.begin("teachers", per_teacher * buffer.teachers, per_teacher * (buffer.teachers - len(missing)))
     shared = _Shared(recipe, images, transform, buffer)

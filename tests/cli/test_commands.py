@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tomli_w
 from typer.testing import CliRunner, Result
@@ -21,10 +20,7 @@ def medistill(*arguments: str | Path) -> Result:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with toy films as an npz and a recipe for them."""
     folder = tmp_path_factory.mktemp("place")
-    arrays: dict[str, Any] = {}
-    for split, part in zip(("train", "val", "test"), toys.splits().parts.values(), strict=True):
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = part.pixels[:, 0], part.labels[:, None]
-    np.savez(folder / "films.npz", **arrays)
+    toys.write_npz(folder / "films.npz")
     recipe = toys.recipe({"name": "toy", "machine.threads": 1}).model_dump(mode="json", exclude_none=True)
     recipe["source"]["path"] = str(folder / "films.npz")
     recipe["machine"]["processes"] = 1
