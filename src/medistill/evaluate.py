@@ -103,17 +103,20 @@ def synthetic_arm(recipe: Recipe, synthetic: SyntheticSet, architecture: Archite
 
 
 def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet) -> list[Arm]:
-    """The rows of every table: random and distilled images, all images sampled both ways, then unseen networks."""
+    """The table's rows that the recipe asks for: random and distilled images, all images sampled both ways, then
+    random and distilled images again for every unseen network.
+    """
     transform, own = synthetic.transform, recipe.network.architecture
     random = RandomImages(real, transform, recipe.distill.ipc)
     everything = TrainingSet.of(real, transform)
     epochs = recipe.evaluate.full_epochs
-    arms = [
+    known = (
         _small_arm(recipe, "random", random),
         synthetic_arm(recipe, synthetic),
         Arm("full-natural", everything, own, epochs, "natural"),
         Arm("full-balanced", everything, own, epochs, "balanced"),
-    ]
+    )
+    arms = [arm for arm in known if arm.name in recipe.evaluate.rows]
     for architecture in recipe.evaluate.unseen:
         arms += [
             _small_arm(recipe, "random", random, architecture),

@@ -21,6 +21,7 @@ Sampling = Literal["natural", "balanced"]
 Start = Literal["noise", "class-mean", "real"]
 Similarity = Literal["unsigned", "signed", "displacement"]
 Architecture = Literal["convnet", "resnet18"]
+TableRow = Literal["random", "distilled", "full-natural", "full-balanced"]
 
 
 class Section(BaseModel):
@@ -119,6 +120,13 @@ class EvaluateSettings(Section):
     weight_decay: float = Field(5e-4, ge=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     unseen: tuple[Architecture, ...] = ()
+    rows: tuple[TableRow, ...] = ("random", "distilled", "full-natural", "full-balanced")
+
+    @model_validator(mode="after")
+    def _the_set_is_judged(self) -> Self:
+        if "distilled" not in self.rows:
+            raise ValueError("rows must hold 'distilled', which the others are there to be compared with")
+        return self
 
 
 class MachineSettings(Section):
@@ -190,7 +198,7 @@ class Recipe(Section):
         """SHA-256 of the settings that decide the distilled set: all but its name and the later evaluation."""
         settings = self.public()
         del settings["name"]
-        for later in ("networks", "search_networks", "full_epochs", "unseen"):
+        for later in ("networks", "search_networks", "full_epochs", "unseen", "rows"):
             del settings["evaluate"][later]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
