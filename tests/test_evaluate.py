@@ -14,7 +14,7 @@ from medistill.images import LabelledImages
 from medistill.jobs import Silence
 from medistill.recipe import Recipe
 from medistill.synthetic import SyntheticSet, starting_set
-from medistill.train import TrainingSet, normalized
+from medistill.train import TrainingSet
 from toys import TRANSFORM, Watch, films, recipe
 
 VALIDATION, JUDGED = films((6, 6), seed=1), films((15, 15), seed=2)
@@ -27,7 +27,7 @@ def intervals_take_no_time(monkeypatch) -> None:
 
 def made(toy: Recipe, real: LabelledImages | None = None) -> SyntheticSet:
     real = real or films()
-    return starting_set(toy.distill, real, normalized(torch.from_numpy(real.pixels), TRANSFORM), TRANSFORM, seed=0)
+    return starting_set(toy.distill, real, TRANSFORM, seed=0)
 
 
 def bench(toy: Recipe, folder: Path | None = None, validation: LabelledImages | None = VALIDATION) -> Bench:

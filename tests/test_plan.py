@@ -6,7 +6,7 @@ import toys
 from medistill import files, pipeline
 from medistill.errors import StorageError
 from medistill.pipeline import open_run
-from medistill.plan import plan
+from medistill.plan import plan, refuse_without_room
 
 
 def test_a_plan_predicts_every_stage_and_leaves_nothing_on_disk(tmp_path: Path) -> None:
@@ -34,8 +34,9 @@ def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medistill.plan.free_bytes", lambda folder: 10)
+    run = _toy_run(tmp_path)
     with pytest.raises(StorageError, match="Free some space"):
-        plan(_toy_run(tmp_path))
+        refuse_without_room(run, plan(run))
 
 
 def test_free_space_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:

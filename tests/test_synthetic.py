@@ -8,15 +8,14 @@ from medistill.errors import RecipeError
 from medistill.images import LabelledImages
 from medistill.package import Provenance, Training, Transform, open_package, pack
 from medistill.recipe import AugmentSettings, DistillSettings, NetworkSettings
-from medistill.synthetic import SyntheticSet, starting_set, trusting_logits
-from medistill.train import normalized
+from medistill.synthetic import SyntheticSet, normalized, starting_set, trusting_logits
 from toys import TRANSFORM, films
 
 
 def start(seed: int = 0, real: LabelledImages | None = None, **settings: object) -> SyntheticSet:
     real = real or films((20, 30, 20))
     distill = DistillSettings.model_validate({"ipc": 3} | settings)
-    return starting_set(distill, real, normalized(torch.from_numpy(real.pixels), TRANSFORM), TRANSFORM, seed)
+    return starting_set(distill, real, TRANSFORM, seed)
 
 
 def nearest_film(made: SyntheticSet, real: LabelledImages) -> torch.Tensor:

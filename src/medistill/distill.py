@@ -22,7 +22,7 @@ from torch import Tensor
 from medistill.augment import draw_augmentation
 from medistill.buffer import Buffer
 from medistill.errors import MatchingError, StorageError
-from medistill.evaluate import Bench, Training, synthetic_arm, train_all, validation_score
+from medistill.evaluate import Bench, Training, mean_score, synthetic_arm, train_all
 from medistill.files import remove_partials, storage_errors, write_whole
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress
@@ -33,7 +33,6 @@ from medistill.networks import build
 from medistill.package import Transform
 from medistill.recipe import DistillSettings, Recipe
 from medistill.synthetic import SyntheticSet, starting_set, trusting_logits
-from medistill.train import TrainingSet
 
 _MOST_SKIPPED_IN_A_ROW = 10
 _CHECKPOINT_EVERY = 10
@@ -50,7 +49,7 @@ class Outcome:
         value: of the objective, or None where the step was skipped because a number was not finite.
         kept: the fraction of parameters that pruning left in the match.
         inner_rate: the student's learning rate after the step.
-        validation: balanced accuracy of a selection after the step, or None between selections.
+        validation: balanced accuracy of a selection after the step; None between selections, or where one diverged.
     """
 
     step: int
@@ -179,9 +178,9 @@ class _Learned:
         images = self.average if self.settings.ema > 0 else self.images
         return replace(self.start, images=images.clone(), targets=self.targets.clone(), inner_rate=self.inner_rate)
 
-    def choose(self, score: float) -> None:
+    def choose(self, score: float | None) -> None:
         """Keep the current set if no earlier selection did as well."""
-        if score > self.chosen_score:
+        if score is not None and score > self.chosen_score:
             current = self.current()
             self.chosen_images, self.chosen_targets = current.images, current.targets
             self.chosen_rate, self.chosen_step, self.chosen_score = current.inner_rate, self.step, score
@@ -247,8 +246,7 @@ class _Learned:
 
 
 def _start(recipe: Recipe, real: LabelledImages, transform: Transform) -> SyntheticSet:
-    images, _ = TrainingSet.of(real, transform).batch(torch.arange(len(real)))
-    return starting_set(recipe.distill, real, images, transform, recipe.seed_for("distill/start"))
+    return starting_set(recipe.distill, real, transform, recipe.seed_for("distill/start"))
 
 
 def _outer_step(recipe: Recipe, buffer: Buffer, learned: _Learned) -> Outcome:
@@ -327,14 +325,17 @@ def _mind_skipped(learned: _Learned, outcome: Outcome, progress: Progress) -> No
 
 def _validate(
     recipe: Recipe, synthetic: SyntheticSet, validation: LabelledImages, transform: Transform, processes: int
-) -> float:
-    """Mean balanced accuracy on validation of fresh networks trained on the set, at the middle rate of the search."""
+) -> float | None:
+    """Mean balanced accuracy on validation of fresh networks trained on the set, at the middle rate of the search.
+
+    None where one diverged.
+    """
     settings = recipe.distill
     rate = sorted(recipe.evaluate.rates)[len(recipe.evaluate.rates) // 2]
     draw = np.random.default_rng(recipe.seed_for("distill/validation-images"))
     chosen = np.sort(draw.permutation(len(validation))[: settings.validate_images])
     bench = Bench(recipe, transform, validation.take(chosen), None, processes)
     arm = synthetic_arm(recipe, synthetic)
-    jobs = [Training(arm.name, rate, "search", replica) for replica in range(settings.validate_networks)]
+    jobs = [Training(arm.name, rate, "selection", replica) for replica in range(settings.validate_networks)]
     trained = train_all(bench, [arm], jobs, None)
-    return float(np.mean([validation_score(bench, arm, params) for params in trained.values()]))
+    return mean_score(bench, arm, list(trained.values()))

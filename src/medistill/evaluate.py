@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from medistill import metrics
+from medistill import __version__, metrics
 from medistill.errors import MatchingError, RecipeError
 from medistill.evidence import Labels, Row
 from medistill.files import remove_partials, storage_errors, write_whole
@@ -33,7 +34,7 @@ from medistill.recipe import Architecture, Recipe, Sampling
 from medistill.synthetic import SyntheticSet
 from medistill.train import Optimization, TrainingSet, fresh, predict, train
 
-Role = Literal["search", "final"]
+Role = Literal["selection", "search", "final"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet)
 def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: str, progress: Progress) -> list[Row]:
     """Search every arm's rate on validation, train its networks at the best, and judge each once on `judged`.
 
-    With both full arms, a last row `full` repeats the one that did better on validation.
+    A last row `full` repeats the full arm, or the one of the two that did better on validation.
 
     Args:
         bench: where arms are compared.
@@ -258,44 +259,44 @@ def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float
     best = []
     for arm in arms:
         scores = {
-            rate: float(
-                np.mean(
-                    [
-                        validation_score(bench, arm, params)
-                        for job, params in trained.items()
-                        if (job.arm, job.rate) == (arm.name, rate)
-                    ]
-                )
+            rate: mean_score(
+                bench, arm, [params for job, params in trained.items() if (job.arm, job.rate) == (arm.name, rate)]
             )
             for rate in settings.rates
         }
-        if max(scores.values()) < 0:
+        found = {rate: score for rate, score in scores.items() if score is not None}
+        if not found:
             raise MatchingError(f"{arm.name}: training diverged at every rate of evaluate.rates. Add smaller ones.")
-        best.append(max(scores, key=lambda rate: scores[rate]))
+        best.append(max(found, key=lambda rate: found[rate]))
     return best
 
 
-def validation_score(bench: Bench, arm: Arm, params: Tensor | None) -> float:
-    """Balanced accuracy of one network on validation; -1, below every possible one, where training diverged."""
-    if params is None or bench.validation is None:
-        return -1.0
+def mean_score(bench: Bench, arm: Arm, networks: Sequence[Tensor | None]) -> float | None:
+    """Mean balanced accuracy of networks on validation; None where one diverged, for it has none."""
+    assert bench.validation is not None
     network = _network(bench.recipe, arm.architecture, bench.validation)
-    guess = predict(network, params, bench.validation, bench.transform).argmax(1)
-    return metrics.balanced_accuracy(bench.validation.labels, guess, len(bench.validation.class_names))
+    scores = []
+    for params in networks:
+        if params is None:
+            return None
+        guess = predict(network, params, bench.validation, bench.transform).argmax(1)
+        scores.append(metrics.balanced_accuracy(bench.validation.labels, guess, len(bench.validation.class_names)))
+    return float(np.mean(scores))
 
 
 def _ceiling(
     bench: Bench, arms: Sequence[Arm], rows: Sequence[Row], trained: dict[Training, Tensor | None]
 ) -> list[Row]:
     full = {arm.name: arm for arm in arms if arm.name in ("full-natural", "full-balanced")}
-    if len(full) < 2 or bench.validation is None:
+    if not full or (len(full) > 1 and bench.validation is None):
         return []
 
     def score(row: Row) -> float:
         networks = [params for job, params in trained.items() if job.arm == row.name]
-        return float(np.mean([validation_score(bench, full[row.name], params) for params in networks]))
+        return mean_score(bench, full[row.name], networks) or 0.0
 
-    better = max((row for row in rows if row.name in full), key=score)
+    candidates = [row for row in rows if row.name in full]
+    better = max(candidates, key=score) if len(candidates) > 1 else candidates[0]
     return [better.model_copy(update={"name": "full", "same_as": better.name})]
 
 
@@ -332,6 +333,7 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
             "sampling": arm.sampling,
             "content": content[arm.name],
             "job": asdict(job),
+            "made by": f"medistill {__version__} torch {torch.__version__}",
         }
         hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         paths[job] = folder / f"{arm.name}-{job.role}-{job.replica}-{hashed[:24]}.safetensors"

@@ -126,11 +126,6 @@ class Splits:
         """The splits by name, in their fixed order."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
-    def shaped(self, size: int | None, channels: int) -> "Splits":
-        """Every split at the same size and channels; see `LabelledImages.shaped`."""
-        train, validation, test = (part.shaped(size, channels) for part in self.parts.values())
-        return Splits(train, validation, test, self.notes)
-
     def fingerprint(self) -> str:
         """SHA-256 over pixels, labels, groups, class names and the cut into splits, as 64 hexadecimal digits."""
         hashed = hashlib.sha256()

@@ -8,12 +8,17 @@ Jobs are plain functions of picklable arguments, so an engine for several machin
 import ctypes
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 import torch
+
+from medistill.errors import StorageError
 
 Tick = Callable[[int], None]
 
@@ -97,13 +102,23 @@ def run_jobs(
     ticks = context.SimpleQueue()
     listener = threading.Thread(target=_listen, args=(ticks, on_tick), daemon=True)
     listener.start()
-    pool = ProcessPoolExecutor(processes, context, _begin, (shared, ticks))
+    # Sent as bytes: tensors would otherwise travel through shared memory, which containers keep small.
+    pool = ProcessPoolExecutor(processes, context, _begin, (pickle.dumps(shared), ticks))
     try:
         pending = {pool.submit(_work, job, argument): index for index, argument in enumerate(arguments)}
         while pending:
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield pending.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise StorageError(
+            "A worker process was ended by the system, most likely for want of memory. Lower machine.processes or the "
+            "batch sizes, and run the same command again: what was finished is kept."
+        ) from error
+    except BaseException:
+        for worker in list((pool._processes or {}).values()):
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         ticks.put(None)
@@ -119,11 +134,21 @@ def _context() -> Any:
     return context
 
 
-def _begin(shared: Any, ticks: Any) -> None:
+def _begin(shared: bytes, ticks: Any) -> None:
     global _shared, _ticks
-    _shared, _ticks = shared, ticks
+    _shared, _ticks = pickle.loads(shared), ticks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()
+
+
+def _end_with_parent() -> None:
+    """Work whose result nobody awaits would only compete with the run that continues it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(job: Job, argument: Any) -> Any:

@@ -19,16 +19,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medistill import __version__, files
 from medistill.buffer import Buffer
 from medistill.distill import Distilled, distill, finished
 from medistill.errors import RecipeError
 from medistill.evaluate import Bench, evaluate, majority, standard_arms
 from medistill.evidence import Utility
 from medistill.files import append_line, read_json, storage_errors, write_json, write_whole
-from medistill.images import Splits
+from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress, available_cores
 from medistill.package import Package, Provenance, Training, Transform, pack
-from medistill.recipe import AugmentSettings, EvaluateSettings, MachineSettings, NetworkSettings, Recipe
+from medistill.recipe import AugmentSettings, EvaluateSettings, MachineSettings, NetworkSettings, Recipe, recipe_from
 from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
 from medistill.sources import read_part, read_source
@@ -48,6 +49,7 @@ class Run:
         splits: the real images in the recipe's shape.
         transform: how they are normalized, from the training images.
         fingerprint: SHA-256 of the images.
+        test_identity: SHA-256 that names the test split in the record of its readings.
         out: the folder that the user named.
     """
 
@@ -55,6 +57,7 @@ class Run:
     splits: Splits
     transform: Transform
     fingerprint: str
+    test_identity: str
     out: Path
 
     @property
@@ -81,7 +84,8 @@ class Run:
         return self.recipe.machine.processes or available_cores()
 
     def _key(self, digest: str) -> str:
-        return f"{self.fingerprint[:8]}-{digest[:12]}"
+        made_by = f"medistill {__version__} torch {torch.__version__} {digest}"
+        return f"{self.fingerprint[:8]}-{files.digest(made_by.encode())[:12]}"
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,10 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     source = recipe.source.model_copy(update={"image_size": splits.train.pixels.shape[-1]})
     threads = recipe.machine.threads or available_cores()
     machine = MachineSettings(threads=threads, processes=recipe.machine.processes)
-    resolved = Recipe.model_validate(recipe.model_dump() | {"source": source, "machine": machine})
+    changed = {"source": source.model_dump(), "machine": machine.model_dump()}
+    resolved = recipe_from(recipe.model_dump() | changed)
     mean, std = splits.train.statistics()
-    return Run(resolved, splits, Transform(mean=mean, std=std), splits.fingerprint(), out)
+    return Run(resolved, splits, Transform(mean=mean, std=std), splits.fingerprint(), _identity(splits.test), out)
 
 
 def run(opened: Run, progress: Progress, final: bool = False) -> Products:
@@ -247,20 +252,21 @@ def seal(opened: Run) -> Products:
     return products
 
 
-def seal_images(source: str, path: Path, size: int | None, rate: float) -> Package:
+def seal_images(source: str, path: Path, size: int | None, channels: int, rate: float) -> Package:
     """Seal any labelled images as a set "not distilled here": a control, or another method's result.
 
     Args:
-        source: where the images are; `path#split` takes one split.
+        source: where the images are; `path#split` takes one split, else the training split where there are splits.
         path: the package to write.
         size: height and width in pixels, or None to keep what the images have.
+        channels: 1 or 3.
         rate: the learning rate that the package asks for.
 
     Raises:
         SourceError: the images cannot be read.
         PackageError: they cannot be sealed.
     """
-    images = read_part(source, size, 1)
+    images = read_part(source, size, channels, default="train")
     mean, std = images.statistics()
     settings, side = EvaluateSettings(), images.pixels.shape[-1]
     network = NetworkSettings(depth=min(NetworkSettings().depth, side.bit_length() - 1))
@@ -341,7 +347,13 @@ def _software() -> dict[str, str]:
 
 
 def _test_reads(opened: Run) -> Path:
-    return opened.out / "work" / f"test-reads-{opened.fingerprint[:8]}.txt"
+    return opened.out / "work" / f"test-reads-{opened.test_identity[:12]}.txt"
+
+
+def _identity(test: LabelledImages) -> str:
+    """A digest of labels, patients and classes: another image size or validation cut does not make a new test."""
+    groups = b"" if test.groups is None else "\0".join(test.groups.tolist()).encode()
+    return files.digest(test.labels.astype("<i8").tobytes() + groups + "\0".join(test.class_names).encode())
 
 
 def _count_lines(path: Path) -> int:

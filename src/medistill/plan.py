@@ -58,19 +58,23 @@ class Plan:
 
 
 def plan(opened: Run) -> Plan:
-    """Predict time, memory and disk of every stage by taking a few of its steps; takes seconds.
+    """Predict time, memory and disk of every stage by taking a few of its steps; takes seconds."""
+    return Plan((_teachers(opened), _distillation(opened), _evaluation(opened)))
+
+
+def refuse_without_room(opened: Run, predicted: Plan) -> None:
+    """Refuse a run that its disk cannot hold, before it begins; what earlier runs left there counts as room.
 
     Raises:
         StorageError: the disk has less room than the run needs.
     """
-    predicted = Plan((_teachers(opened), _distillation(opened), _evaluation(opened)))
+    stored = sum(path.stat().st_size for path in (opened.out / "work").rglob("*") if path.is_file())
     free = free_bytes(opened.out)
-    if predicted.disk_bytes > free:
+    if predicted.disk_bytes - stored > free:
         raise StorageError(
-            f"The run needs about {size(predicted.disk_bytes)} of disk; {size(free)} are free. Free some "
+            f"The run needs about {size(predicted.disk_bytes - stored)} of disk; {size(free)} are free. Free some "
             "space, choose another --out, or train fewer teachers (teachers.count)."
         )
-    return predicted
 
 
 def _teachers(opened: Run) -> Stage:

@@ -32,7 +32,7 @@ def train_on(
         judged: the receiver's labelled images, in the package's shape; classes are matched by name.
         split: what to call them in the row.
         networks: how many networks.
-        seed: of their first parameters and their augmentation.
+        seed: of their first parameters and their augmentation, together with the package's digest.
         processes: how many are trained at once.
         progress: told of every image seen.
 
@@ -44,7 +44,8 @@ def train_on(
         raise SourceError("Found no image to judge on; expected at least one. Name another split.")
     training, synthetic = package.manifest.training, SyntheticSet.from_package(package)
     recipe = Recipe(
-        seed=seed,
+        # Other seeds than the maker's, whose networks a receiver would otherwise train again.
+        seed=int(package.digest[:8], 16) + seed,
         network=training.network,
         augment=training.augment,
         distill=DistillSettings(ipc=int(np.ceil(len(synthetic) / len(package.class_names)))),

@@ -33,7 +33,7 @@ class Section(BaseModel):
 class SourceSettings(Section):
     """Which real images, and in what shape the networks see them."""
 
-    path: str = "phantom"
+    path: str | None = None
     image_size: int | None = Field(None, ge=8, le=1024)
     channels: Literal[1, 3] = 1
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
@@ -259,7 +259,9 @@ def _explain(name: str, fault: Any) -> str:
     reason = fault["msg"].removeprefix("Value error, ")
     if not key:
         return f"{name}: {reason}."
-    return f"{name}: {key} = {fault['input']!r}. {reason}."
+    # What was found is shown unless it may name a place on the holder's disk.
+    found = "" if key.startswith("source") or isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+    return f"{name}: {key}{found}. {reason}."
 
 
 def _suggestion(key: str) -> str:

@@ -17,6 +17,7 @@ from medistill.errors import RecipeError
 from medistill.images import LabelledImages
 from medistill.package import Package, Transform
 from medistill.recipe import DistillSettings
+from medistill.shapes import Images
 
 _FEWEST_IN_A_MEAN = 8
 
@@ -75,9 +76,16 @@ class SyntheticSet:
         return mean, std
 
 
-def starting_set(
-    settings: DistillSettings, real: LabelledImages, normalized: Tensor, transform: Transform, seed: int
-) -> SyntheticSet:
+def normalized(pixels: Tensor, transform: Transform) -> Images:
+    """Images as networks see them: 8-bit values scaled to 0..1, mean taken off, divided by the standard deviation."""
+    if pixels.dtype != torch.uint8:
+        return pixels
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (transform.mean, transform.std))
+    images: Tensor = (pixels.float() / 255 - mean) / std
+    return images
+
+
+def starting_set(settings: DistillSettings, real: LabelledImages, transform: Transform, seed: int) -> SyntheticSet:
     """The set that distillation begins with: `ipc` images a class, classes in order.
 
     `noise` is Gaussian, with the mean and spread of the real pixels. `class-mean` averages `images_per_mean` images of
@@ -87,27 +95,30 @@ def starting_set(
     Args:
         settings: of distillation.
         real: the training images.
-        normalized: the same images, normalized.
-        transform: that did so.
+        transform: how they are normalized.
         seed: of the draws.
 
     Raises:
         RecipeError: a class has too few images for such a start.
     """
+
+    def films(indices: NDArray[np.int64]) -> Tensor:
+        return normalized(torch.from_numpy(real.pixels[indices]), transform)
+
     refuse_small_classes(settings, real)
     draw = np.random.default_rng(seed)
-    noise = torch.from_numpy(draw.standard_normal((len(real.class_names), settings.ipc, *normalized.shape[1:])))
+    noise = torch.from_numpy(draw.standard_normal((len(real.class_names), settings.ipc, *real.pixels.shape[1:])))
     images = noise.float()
     if settings.start != "noise":
         per_image = settings.images_per_mean if settings.start == "class-mean" else 1
         for index in range(len(real.class_names)):
             members = np.flatnonzero(real.labels == index)
             if settings.start == "real":
-                images[index] = normalized[draw.choice(members, settings.ipc, replace=False)]
+                images[index] = films(draw.choice(members, settings.ipc, replace=False))
                 continue
             for number in range(settings.ipc):
                 chosen = draw.choice(members, min(per_image, len(members)), replace=False)
-                images[index, number] = normalized[chosen].mean(0) + settings.start_noise * noise[index, number]
+                images[index, number] = films(chosen).mean(0) + settings.start_noise * noise[index, number]
     targets = torch.eye(len(real.class_names)).repeat_interleave(settings.ipc, 0)
     return SyntheticSet(images.flatten(0, 1), targets, settings.inner_rate, real.class_names, transform)
 

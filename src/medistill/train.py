@@ -22,6 +22,7 @@ from medistill.networks import FlatNetwork, cross_entropy
 from medistill.package import Transform
 from medistill.recipe import AugmentSettings, Sampling
 from medistill.shapes import Images, Params, Targets
+from medistill.synthetic import normalized
 
 _PREDICT_BATCH = 512
 
@@ -83,14 +84,6 @@ class State:
     epoch: int
     params: Tensor
     velocity: Tensor
-
-
-def normalized(pixels: Tensor, transform: Transform) -> Images:
-    """Images as networks see them: 8-bit values scaled to 0..1, mean taken off, divided by the standard deviation."""
-    if pixels.dtype != torch.uint8:
-        return pixels
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (transform.mean, transform.std))
-    return (pixels.float() / 255 - mean) / std
 
 
 def train(

@@ -1,5 +1,6 @@
 """What work takes: wall time, and memory with all the processes it started."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,16 +24,22 @@ def recorded_stages(path: Path) -> dict[str, dict[str, float]]:
 def timed(path: Path, stage: str) -> Iterator[None]:
     """Record a stage in a JSON file: its wall time, summed over calls, and the most memory that any call held.
 
-    A stage that raises is not recorded.
+    A stage that is interrupted counts too; one that the system kills does not.
     """
     started = time.monotonic()
-    with _watched_memory() as peak:
-        yield
+    try:
+        with _watched_memory() as peak:
+            yield
+    finally:
+        _record(path, stage, time.monotonic() - started, max(peak))
+
+
+def _record(path: Path, stage: str, seconds: float, peak_bytes: int) -> None:
     stages = recorded_stages(path)
     before = stages.get(stage, {"seconds": 0.0, "peak_bytes": 0})
     stages[stage] = {
-        "seconds": round(before["seconds"] + time.monotonic() - started, 1),
-        "peak_bytes": max(int(before["peak_bytes"]), max(peak)),
+        "seconds": round(before["seconds"] + seconds, 1),
+        "peak_bytes": max(int(before["peak_bytes"]), peak_bytes),
     }
     write_json(path, stages)
 
@@ -85,7 +92,7 @@ def _held_bytes() -> int:
 def _forget_peak() -> None:
     """Let the system count this process's peak anew, where it can (Linux)."""
     counter = Path("/proc/self/clear_refs")
-    if counter.exists():
+    with contextlib.suppress(OSError):
         counter.write_text("5")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -58,7 +59,7 @@ def reported(command: Command) -> Command:
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
-    typer.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
 class Bar:
@@ -122,13 +123,13 @@ def rows_table(rows: "Sequence[Row]", title: str) -> Table:
     """The table that a run ends with: percent, mean and standard deviation over networks."""
     from medistill.report.words import percent, plain_name
 
-    table = Table(title=title, title_justify="left")
-    table.add_column("trained on")
-    for name in ("images", "accuracy", "balanced accuracy", "AUC", "networks"):
+    networks = max(row.accuracy.n for row in rows)
+    table = Table(title=f"{title}, mean ± sd of {networks} networks", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("trained on", no_wrap=True)
+    for name in ("images", "accuracy", "balanced accuracy", "AUC"):
         table.add_column(name, justify="right")
     for row in rows:
         if row.same_as is None:
             figures = (row.accuracy, row.balanced_accuracy, row.auc)
-            count = str(row.accuracy.n) if row.rate is not None else ""
-            table.add_row(plain_name(row.name), f"{row.images:,}", *map(percent, figures), count)
+            table.add_row(plain_name(row.name), f"{row.images:,}", *map(percent, figures))
     return table

@@ -74,12 +74,13 @@ def run(
     """
     opened = _open(recipe, settings, out)
     from medistill import pipeline
-    from medistill.plan import plan
+    from medistill.plan import plan, refuse_without_room
     from medistill.report.words import duration, size
 
     predicted = plan(opened)
     if dry_run:
         return _show_plan(predicted, json)
+    refuse_without_room(opened, predicted)
     console.err.print(
         f"Predicted: {duration(predicted.seconds)}, {size(predicted.memory_bytes)} of memory, "
         f"{size(predicted.disk_bytes)} of disk (less where an earlier run finished parts)."
@@ -157,6 +158,7 @@ def pack(
         str | None, typer.Option("--images", help="Seal these labelled images instead (npz, folder, zip, csv; #split).")
     ] = None,
     image_size: Annotated[int | None, typer.Option("--size", help="Bring --images to this many pixels.", min=8)] = None,
+    channels: Annotated[int, typer.Option("--channels", help="1 (grey) or 3 (color) for --images.")] = 1,
     rate: Annotated[float, typer.Option("--rate", help="Learning rate that --images ask to be trained with.")] = 0.01,
     json: JsonFlag = False,
 ) -> None:
@@ -168,6 +170,8 @@ def pack(
     """
     if (recipe is None) == (images is None):
         raise typer.BadParameter("Give either a RECIPE or --images.")
+    if channels not in (1, 3):
+        raise typer.BadParameter("--channels is 1 or 3.")
     if recipe is not None:
         opened = _open(recipe, settings, out)
         from medistill import pipeline
@@ -178,7 +182,7 @@ def pack(
         raise typer.BadParameter("--images needs --out FILE.medistill.")
     from medistill.pipeline import seal_images
 
-    package = seal_images(images, out, image_size, rate)
+    package = seal_images(images, out, image_size, channels, rate)
     answer = {"package": str(out), "images": len(package.images), "digest": package.digest}
     _answer(answer, json, f"{len(package.images)} images sealed, not distilled here: {out}")
 

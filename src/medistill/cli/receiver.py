@@ -67,6 +67,7 @@ def train(
 
     Example: medistill train phantom.medistill --test ours.npz#test
     """
+    from medistill.errors import PackageError
     from medistill.jobs import available_cores, keep_freed_memory
     from medistill.package import open_package
     from medistill.receive import train_on
@@ -75,12 +76,14 @@ def train(
     keep_freed_memory()
     opened = open_package(package)
     form = opened.manifest.images
+    if form.height != form.width:
+        raise PackageError(f"Its images are {form.height} x {form.width}; networks here train on square ones.")
     judged = read_part(test, form.height, form.channels)
     if not judged.named:
         console.err.print("warning: the test images have no class names, so classes are matched by index: ", end="")
         named = ", ".join(f"{index} is {name}" for index, name in enumerate(opened.class_names))
         console.err.print(named, markup=False)
-    split = test.rpartition("#")[2] if "#" in test else "all"
+    split = test.rpartition("#")[2] if "#" in test and not Path(test).exists() else "all"
     with console.Bar() as bar:
         row = train_on(opened, judged, split, networks, seed, available_cores(), bar)
     if json:

@@ -8,6 +8,7 @@ different seeds are judged on the same images and no seed can be picked for its 
 `inspect_source` looks at the same images without holding them, and says what a person should know before a run.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,11 @@ def read_source(settings: SourceSettings) -> Splits:
         SourceError: the source cannot be read, images differ in size and `image_size` is not set, there are no
             training images, or a class has none.
     """
+    if settings.path is None:
+        raise SourceError(
+            "The recipe names no images. Set source.path to a folder, a .zip, .csv or .npz file, or to the word "
+            "phantom."
+        )
     found = open_source(settings.path, settings.image_size, settings.channels)
     base = "train" if "train" in found.parts else ALL
     if base not in found.parts:
@@ -66,10 +72,11 @@ def read_source(settings: SourceSettings) -> Splits:
         empty = [label for label, count in zip(train.class_names, parts[name].counts, strict=True) if not count]
         if empty:
             notes.append(f"The {name} split has no image of {', '.join(empty)}: nothing is measured for it there.")
-    return Splits(train, parts["validation"], parts["test"], tuple(notes))
+    splits = Splits(train, parts["validation"], parts["test"], tuple(notes))
+    return replace(splits, notes=(*notes, *_crossing(splits)))
 
 
-def read_part(source: str, size: int | None, channels: int) -> LabelledImages:
+def read_part(source: str, size: int | None, channels: int, default: str | None = None) -> LabelledImages:
     """Read one split, written `path#split`, or all images of a source where no split is named.
 
     This is how a receiver names their own images: `ours.npz#test`, `films#val`, `phantom#test`, `films.zip`.
@@ -78,6 +85,7 @@ def read_part(source: str, size: int | None, channels: int) -> LabelledImages:
         source: the path and the split.
         size: height and width of the result in pixels, or None to keep the one size that all images have.
         channels: 1 or 3.
+        default: the split to take where none is named and the source has it; None takes all images.
 
     Raises:
         SourceError: the source cannot be read or has no such split.
@@ -85,7 +93,8 @@ def read_part(source: str, size: int | None, channels: int) -> LabelledImages:
     path, marked, split = source.rpartition("#")
     if not marked or Path(source).exists():
         found = open_source(source, size, channels)
-        return _joined(list(found.labelled(list(found.parts), size, channels).values()))
+        chosen = [default] if default in found.parts else list(found.parts)
+        return _joined(list(found.labelled(chosen, size, channels).values()))
     found = open_source(path, size, channels)
     name = split_name(split)
     if name not in found.parts:
@@ -94,6 +103,15 @@ def read_part(source: str, size: int | None, channels: int) -> LabelledImages:
             f"Write for instance {found.name}#{next(iter(found.parts))}."
         )
     return found.labelled([name], size, channels)[name]
+
+
+def _crossing(splits: Splits) -> list[str]:
+    """A sentence where a patient has images on both sides of a cut that the source itself made."""
+    groups = [set() if part.groups is None else set(part.groups.tolist()) for part in splits.parts.values()]
+    shared = (groups[0] & groups[1]) | (groups[0] & groups[2]) | (groups[1] & groups[2])
+    if not shared:
+        return []
+    return [f"{len(shared):,} patients or groups have images in more than one split, which flatters every figure."]
 
 
 def _unused(found: Found, used: list[str]) -> list[str]:
