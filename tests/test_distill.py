@@ -419,13 +419,13 @@ def test_the_test_split_is_never_touched(tmp_path, buffer):
 
 def test_validation_judges_at_most_so_many_images_always_the_same(buffer, monkeypatch):
     seen: list[LabelledImages] = []
-    real_score = medistill.distill.validation_score
+    real_score = medistill.distill.mean_score
 
-    def score(bench, arm, params) -> float:
+    def score(bench, arm, networks) -> float:
         seen.append(bench.validation)
-        return real_score(bench, arm, params)
+        return real_score(bench, arm, networks)
 
-    monkeypatch.setattr(medistill.distill, "validation_score", score)
+    monkeypatch.setattr(medistill.distill, "mean_score", score)
     distilled(recipe({"distill.validate_images": 5}), buffer)
     assert [len(images) for images in seen] == [5, 5, 5]
     assert all(np.array_equal(images.pixels, seen[0].pixels) for images in seen)

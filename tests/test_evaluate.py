@@ -9,9 +9,20 @@ import torch
 import medistill.evaluate
 import medistill.metrics
 from medistill.errors import MatchingError, RecipeError
-from medistill.evaluate import Arm, Bench, RandomImages, Training, evaluate, standard_arms, synthetic_arm, train_all
+from medistill.evaluate import (
+    Arm,
+    Bench,
+    RandomImages,
+    Training,
+    evaluate,
+    mean_score,
+    standard_arms,
+    synthetic_arm,
+    train_all,
+)
 from medistill.images import LabelledImages
 from medistill.jobs import Silence
+from medistill.networks import build
 from medistill.recipe import Recipe
 from medistill.synthetic import SyntheticSet, starting_set
 from medistill.train import TrainingSet
@@ -71,17 +82,31 @@ def test_rows_come_in_their_order_and_say_what_they_are():
 
 @pytest.mark.parametrize("better", ["full-natural", "full-balanced"])
 def test_the_full_row_repeats_the_one_that_did_better_on_validation(monkeypatch, better):
-    monkeypatch.setattr(medistill.evaluate, "validation_score", lambda bench, arm, params: float(arm.name == better))
+    monkeypatch.setattr(medistill.evaluate, "mean_score", lambda bench, arm, networks: float(arm.name == better))
     found = {row.name: row for row in rows(recipe(), real=films((8, 30)))}
     assert found["full"].same_as == better
     assert found["full"] == found[better].model_copy(update={"name": "full", "same_as": better})
     assert found["full-natural"].accuracy != found["full-balanced"].accuracy
 
 
-def test_there_is_no_full_row_without_both_full_arms():
+def test_with_one_full_arm_the_full_row_repeats_it_and_with_none_there_is_none():
     toy = recipe()
     found = evaluate(bench(toy), [full("full-natural", toy, films())], JUDGED, "test", Silence())
-    assert [row.name for row in found] == ["full-natural"]
+    assert [(row.name, row.same_as) for row in found] == [("full-natural", None), ("full", "full-natural")]
+    assert len(evaluate(bench(toy), [synthetic_arm(toy, made(toy))], JUDGED, "test", Silence())) == 1
+
+
+def test_a_recipe_chooses_the_rows_of_its_table():
+    toy = recipe({"evaluate.rows": ["random", "distilled"]})
+    assert [arm.name for arm in standard_arms(toy, films(), made(toy))] == ["random", "distilled"]
+
+
+def test_networks_where_one_diverged_have_no_score():
+    toy = recipe()
+    arm = full("full-natural", toy, films())
+    params = build(toy.network, 1, 8, 2).initial(0)
+    assert mean_score(bench(toy), arm, [params, None]) is None
+    assert mean_score(bench(toy), arm, [params, params]) is not None
 
 
 def test_small_sets_take_as_many_steps_as_stated():
@@ -126,8 +151,9 @@ def test_each_network_of_the_random_row_gets_images_of_its_own():
 
 def test_a_random_subset_refuses_classes_that_are_too_small():
     toy = recipe({"distill.ipc": 5, "distill.start": "noise"})
+    arm = Arm("random", RandomImages(films((10, 4)), TRANSFORM, 5), "convnet", 1)
     with pytest.raises(RecipeError, match=r"Class class 1 has 4 training image\(s\), fewer than distill\.ipc = 5"):
-        rows(toy, real=films((10, 4)))
+        evaluate(bench(toy), [arm], JUDGED, "test", Silence())
 
 
 def test_soft_labels_are_reported_as_soft():
@@ -154,7 +180,7 @@ def test_several_rates_without_validation_images_are_refused():
 
 def test_the_rate_is_the_one_that_does_best_on_validation():
     toy = recipe({"evaluate.rates": [1e-9, 0.03], "evaluate.search_networks": 2})
-    (row,) = evaluate(bench(toy), [full("full-natural", toy, films((30, 30)), epochs=8)], JUDGED, "test", Silence())
+    (row, _) = evaluate(bench(toy), [full("full-natural", toy, films((30, 30)), epochs=8)], JUDGED, "test", Silence())
     assert row.rate == 0.03
     assert row.accuracy.mean > 0.9
 
@@ -163,14 +189,14 @@ def test_the_rate_is_chosen_without_the_judged_images(monkeypatch):
     """Judged images whose labels are all swapped leave the choice as it was."""
     toy = recipe({"evaluate.rates": [1e-9, 0.03]})
     swapped = dataclasses.replace(JUDGED, labels=1 - JUDGED.labels)
-    (row,) = evaluate(bench(toy), [full("full-natural", toy, films((30, 30)), epochs=8)], swapped, "test", Silence())
+    (row, _) = evaluate(bench(toy), [full("full-natural", toy, films((30, 30)), epochs=8)], swapped, "test", Silence())
     assert row.rate == 0.03
     assert row.accuracy.mean < 0.1
 
 
 def test_a_rate_that_diverges_is_not_chosen():
     toy = recipe({"evaluate.rates": [0.03, 1e30]})
-    (row,) = evaluate(bench(toy), [full("full-natural", toy, films())], JUDGED, "test", Silence())
+    (row, _) = evaluate(bench(toy), [full("full-natural", toy, films())], JUDGED, "test", Silence())
     assert row.rate == 0.03
 
 

@@ -179,13 +179,6 @@ def test_the_fingerprint_changes_when_splits_change_places():
     assert Splits(one, two, three_).fingerprint() != Splits(one, three_, two).fingerprint()
 
 
-def test_splits_are_shaped_together_and_keep_their_notes():
-    shaped = Splits(films(), films(seed=1), films(seed=2), ("a note",)).shaped(4, 3)
-    assert {part.pixels.shape[1:] for part in shaped.parts.values()} == {(3, 4, 4)}
-    assert list(shaped.parts) == ["train", "validation", "test"]
-    assert shaped.notes == ("a note",)
-
-
 def test_classes_are_matched_by_name_and_never_by_index():
     images = dataclasses.replace(blank([0, 1, 2], 3), class_names=("b", "c", "a"))
     matched = images.in_order_of(("a", "b", "c", "d"))

@@ -151,7 +151,7 @@ def test_wall_time_and_memory_of_every_stage_are_recorded(films: Path, tmp_path:
 
 def test_any_labelled_images_can_be_sealed_as_not_distilled_here(films: Path, tmp_path: Path) -> None:
     path = tmp_path / "control.medistill"
-    pipeline.seal_images(f"{films}#val", path, None, 0.01)
+    pipeline.seal_images(f"{films}#val", path, None, 1, 0.01)
     package = open_package(path)
     assert package.manifest.provenance.method == "not distilled here"
     assert package.manifest.provenance.leaks_real_images

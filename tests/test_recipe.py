@@ -69,6 +69,7 @@ OTHER = {
     "evaluate.weight_decay": 0.0,
     "evaluate.schedule": "constant",
     "evaluate.unseen": ["resnet18"],
+    "evaluate.rows": ["distilled"],
     "machine.threads": 1,
     "machine.processes": 2,
 }

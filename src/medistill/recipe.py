@@ -260,7 +260,7 @@ def _explain(name: str, fault: Any) -> str:
     if not key:
         return f"{name}: {reason}."
     # What was found is shown unless it may name a place on the holder's disk.
-    found = "" if key.startswith("source") or isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+    found = "" if key in ("source", "source.path") or isinstance(fault["input"], dict) else f" = {fault['input']!r}"
     return f"{name}: {key}{found}. {reason}."
 
 

@@ -104,6 +104,14 @@ def test_inspect_says_what_is_there(place: Path) -> None:
     assert "12" in medistill("inspect", place / "films.npz").stdout
 
 
+def test_a_recipe_without_images_is_refused_and_does_not_fall_back_on_phantoms(place: Path) -> None:
+    text = "\n".join(line for line in (place / "toy.toml").read_text().splitlines() if not line.startswith("path"))
+    (place / "bare.toml").write_text(text)
+    result = medistill("run", place / "bare.toml", "--out", place / "bare")
+    assert result.exit_code == 1
+    assert "Set source.path" in result.stderr
+
+
 def test_any_images_can_be_packed_as_a_control(place: Path, tmp_path: Path) -> None:
     path = tmp_path / "control.medistill"
     result = medistill("pack", "--images", f"{place / 'films.npz'}#train", "--out", path, "--json")
