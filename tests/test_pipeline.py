@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import toys
 from medistill import pipeline
-from medistill.errors import MedistillError, RecipeError, StorageError
+from medistill.errors import MedistillError, PackageError, RecipeError, StorageError
 from medistill.evidence import Utility
 from medistill.jobs import Silence
 from medistill.package import open_package
@@ -163,3 +164,14 @@ def test_every_refusal_is_a_medistill_error_without_a_path(films: Path, tmp_path
     with pytest.raises(MedistillError) as refusal:
         opened(tmp_path / "secret-folder" / "absent.npz", tmp_path)
     assert "secret-folder" not in str(refusal.value)
+
+
+def test_a_class_name_that_no_package_could_carry_is_refused_before_any_work(tmp_path: Path) -> None:
+    for split, part in toys.splits().parts.items():
+        for index, (pixels, label) in enumerate(zip(part.pixels, part.labels, strict=True)):
+            path = tmp_path / "films" / split / ("=SUM(A1)", "normal")[label] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[0]).save(path)
+    with pytest.raises(PackageError, match="formula"):
+        opened(tmp_path / "films", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

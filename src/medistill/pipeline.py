@@ -28,7 +28,7 @@ from medistill.evidence import Utility
 from medistill.files import append_line, read_json, storage_errors, write_json, write_whole
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress, available_cores
-from medistill.package import Package, Provenance, Training, Transform, pack
+from medistill.package import Package, Provenance, Training, Transform, check_class_names, pack
 from medistill.recipe import AugmentSettings, EvaluateSettings, MachineSettings, NetworkSettings, Recipe, recipe_from
 from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
@@ -103,9 +103,11 @@ def open_run(recipe: Recipe, out: Path) -> Run:
 
     Raises:
         SourceError: the images cannot be read as described.
+        PackageError: a class has a name that no package could carry.
         RecipeError: a class has fewer images than the recipe asks for.
     """
     splits = read_source(recipe.source)
+    check_class_names(splits.train.class_names)
     refuse_small_classes(recipe.distill, splits.train)
     source = recipe.source.model_copy(update={"image_size": splits.train.pixels.shape[-1]})
     threads = recipe.machine.threads or available_cores()

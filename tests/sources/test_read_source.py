@@ -181,3 +181,23 @@ def test_the_chest_films_are_read_whole():
     splits = read_source(SourceSettings(path=str(Path(os.environ["MEDISTILL_DATA"]) / "cxr4_64.npz")))
     assert splits.train.counts.tolist() == [1807, 280, 5500, 730]
     assert [len(part) for part in splits.parts.values()] == [8317, 922, 3080]
+
+
+def test_class_names_come_in_composed_unicode_whatever_a_file_system_made_of_them(tmp_path: Path) -> None:
+    for name in ("E\u0301panchement", "Normal"):
+        (tmp_path / "films" / name).mkdir(parents=True)
+        for index in range(3):
+            pixels = np.full((8, 8), 10 * index, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "films" / name / f"{index}.png")
+    found = read_part(str(tmp_path / "films"), 8, 1)
+    assert set(found.class_names) == {"\u00c9panchement", "Normal"}
+
+
+def test_patients_on_both_sides_of_a_given_cut_are_noted(tmp_path: Path) -> None:
+    lines = ["path,label,group,split"]
+    for index, (label, split) in enumerate([(a, b) for b in ("train", "val", "test") for a in "xy" for _ in range(2)]):
+        Image.fromarray(np.full((8, 8), index, np.uint8)).save(tmp_path / f"{index}.png")
+        lines.append(f"{index}.png,{label},{'p1' if index in (0, 8) else f'q{index}'},{split}")
+    (tmp_path / "films.csv").write_text("\n".join(lines))
+    splits = read_source(SourceSettings(path=str(tmp_path / "films.csv")))
+    assert any("1 patients or groups have images in more than one split" in note for note in splits.notes)

@@ -12,6 +12,7 @@ from medistill.package.manifest import (
     Provenance,
     Training,
     Transform,
+    check_class_names,
 )
 from medistill.package.sealed import SUFFIX, Package, open_package, pack, verify
 
@@ -25,6 +26,7 @@ __all__ = [
     "Provenance",
     "Training",
     "Transform",
+    "check_class_names",
     "open_package",
     "pack",
     "verify",

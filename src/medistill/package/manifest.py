@@ -7,7 +7,7 @@ never has to guess a default, and an absent key means "not known".
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import rfc8785
@@ -183,6 +183,19 @@ class Manifest(Part):
             if abs(sum(self.class_prior.values()) - 1) > SUM_TOLERANCE:
                 raise ValueError(f"class_prior must sum to 1; it sums to {sum(self.class_prior.values()):g}")
         return self
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Refuse class names that no package could carry, before any work is spent on them.
+
+    Raises:
+        PackageError: a name is empty, too long, invisible in part, or would act as a formula in a spreadsheet.
+    """
+    validated(_Classes, {"classes": tuple(names)}, "class names")
+
+
+class _Classes(Part):
+    classes: tuple[ClassName, ...]
 
 
 def listing(files: Mapping[str, bytes]) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Which reader reads what: decided by the name alone."""
 
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 from medistill.errors import SourceError
@@ -38,11 +40,16 @@ def open_source(source: str, size: int | None = None, channels: int = 1) -> Foun
             "Check the spelling of source.path."
         )
     if path.is_dir():
-        return read_folder(path)
+        return _composed(read_folder(path))
     reader = _READERS.get(path.suffix.casefold())
     if reader is None:
         raise SourceError(
             f"{name} is of a kind that is not read; expected a folder with a folder for each class, a .zip of one, "
             "a .csv that lists images, or a MedMNIST .npz."
         )
-    return reader(path)
+    return _composed(reader(path))
+
+
+def _composed(found: Found) -> Found:
+    """Class names in the one spelling that packages know; macOS writes accents in file names in two pieces."""
+    return replace(found, class_names=tuple(unicodedata.normalize("NFC", name) for name in found.class_names))
