@@ -125,9 +125,9 @@ def rows_table(rows: "Sequence[Row]", title: str) -> Table:
 
     networks = max(row.accuracy.n for row in rows)
     table = Table(title=f"{title}, mean ± sd of {networks} networks", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("trained on", no_wrap=True)
+    table.add_column("trained on")
     for name in ("images", "accuracy", "balanced accuracy", "AUC"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=10)
     for row in rows:
         if row.same_as is None:
             figures = (row.accuracy, row.balanced_accuracy, row.auc)
