@@ -1,4 +1,9 @@
+import os
+import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +96,41 @@ def test_no_jobs_are_no_work():
 
 def test_at_least_one_core_is_available():
     assert available_cores() >= 1
+
+
+def name_itself_and_wait(argument: int, shared: str, tick: Tick) -> None:
+    (Path(shared) / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process exists and still computes; one that only waits to be collected does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_process_that_started_them(tmp_path, end):
+    code = "import sys; from test_jobs import *; list(run_jobs(name_itself_and_wait, [0, 1], sys.argv[1], 2, print))"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2:
+            assert parent.poll() is None
+            time.sleep(0.05)
+        parent.send_signal(end)
+        parent.wait(30)
+        patience = time.monotonic() + 30
+        while any(map(is_running, workers)):
+            assert time.monotonic() < patience
+            time.sleep(0.05)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)

@@ -39,6 +39,11 @@ def test_a_sound_source_is_counted_and_warned_of_nothing_but_unknown_patients(tm
     assert "same patient" in seen.warnings[0]
 
 
+def test_one_split_can_be_inspected_alone(tmp_path):
+    inspected(tmp_path)
+    assert list(inspect_source(str(tmp_path / "films.npz#test")).counts) == ["test"]
+
+
 def test_nothing_but_the_files_own_name_is_told(tmp_path):
     seen = inspected(tmp_path)
     assert seen.name == "films.npz"

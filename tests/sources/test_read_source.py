@@ -155,6 +155,13 @@ def test_a_part_is_named_behind_a_hash_and_no_name_means_all(tmp_path):
     assert read_part(f"{source}#test", 8, 3).pixels.shape == (10, 3, 8, 8)
 
 
+def test_a_run_on_one_split_cuts_the_others_off_it(tmp_path):
+    source = saved(tmp_path, pair("pool", 40, 0), pair("test", 10, 2))
+    splits = read_source(SourceSettings(path=f"{source}#pool", test_fraction=0.25))
+    assert [len(part) for part in splits.parts.values()] == [26, 4, 10]
+    assert not set(splits.test.pixels.mean((1, 2, 3))) & set(splits.train.pixels.mean((1, 2, 3)))
+
+
 @pytest.mark.parametrize("split", ["", "holdout"])
 def test_an_unknown_part_is_refused_with_those_there_are(tmp_path, split):
     source = saved(tmp_path, pair("train", 20, 0), pair("val", 8, 1))

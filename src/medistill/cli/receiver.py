@@ -71,7 +71,7 @@ def train(
     from medistill.jobs import available_cores, keep_freed_memory
     from medistill.package import open_package
     from medistill.receive import train_on
-    from medistill.sources import read_part
+    from medistill.sources import read_part, split_off
 
     keep_freed_memory()
     opened = open_package(package)
@@ -83,9 +83,9 @@ def train(
         console.err.print("warning: the test images have no class names, so classes are matched by index: ", end="")
         named = ", ".join(f"{index} is {name}" for index, name in enumerate(opened.class_names))
         console.err.print(named, markup=False)
-    split = test.rpartition("#")[2] if "#" in test and not Path(test).exists() else "all"
+    _, split = split_off(test)
     with console.Bar() as bar:
-        row = train_on(opened, judged, split, networks, seed, available_cores(), bar)
+        row = train_on(opened, judged, split or "all", networks, seed, available_cores(), bar)
     if json:
         return console.print_json(row.model_dump(mode="json"))
     console.out.print(console.rows_table([row], f"on {len(judged):,} images of your own"))

@@ -9,18 +9,17 @@ different seeds are judged on the same images and no seed can be picked for its 
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from medistill.errors import SourceError
 from medistill.images import LabelledImages, Splits, cut
 from medistill.recipe import SourceSettings
-from medistill.sources.found import ALL, SPLITS, Found, split_name
+from medistill.sources.found import ALL, SPLITS, Found
 from medistill.sources.inspection import Inspection, inspect_source
-from medistill.sources.opening import open_source
+from medistill.sources.opening import open_source, split_off
 
-__all__ = ["Inspection", "inspect_source", "read_part", "read_source"]
+__all__ = ["Inspection", "inspect_source", "read_part", "read_source", "split_off"]
 
 _CUT_SEED = 0
 """Fixed on purpose: which images are tested on must not depend on a recipe's seed."""
@@ -31,7 +30,8 @@ def read_source(settings: SourceSettings) -> Splits:
 
     A missing test split takes `test_fraction` of every class, a missing validation split `validation_fraction` of what
     then remains; whole groups at a time where groups are known. A source without splits is all training images to
-    begin with. `notes` of the result say in whole sentences what was cut, left out or empty.
+    begin with, and so is the one split that `path#split` names. `notes` of the result say in whole sentences what was
+    cut, left out or empty.
 
     Args:
         settings: where the images are and in which shape they are wanted.
@@ -46,7 +46,8 @@ def read_source(settings: SourceSettings) -> Splits:
             "phantom."
         )
     found = open_source(settings.path, settings.image_size, settings.channels)
-    base = "train" if "train" in found.parts else ALL
+    _, asked_split = split_off(settings.path)
+    base = "train" if "train" in found.parts else ALL if asked_split is None else next(iter(found.parts))
     if base not in found.parts:
         raise SourceError(
             f"{found.name}: found only the splits {', '.join(found.parts)}; expected train among them. "
@@ -90,19 +91,9 @@ def read_part(source: str, size: int | None, channels: int, default: str | None 
     Raises:
         SourceError: the source cannot be read or has no such split.
     """
-    path, marked, split = source.rpartition("#")
-    if not marked or Path(source).exists():
-        found = open_source(source, size, channels)
-        chosen = [default] if default in found.parts else list(found.parts)
-        return _joined(list(found.labelled(chosen, size, channels).values()))
-    found = open_source(path, size, channels)
-    name = split_name(split)
-    if name not in found.parts:
-        raise SourceError(
-            f"{found.name} has no split {split!r}; it has {', '.join(found.parts)}. "
-            f"Write for instance {found.name}#{next(iter(found.parts))}."
-        )
-    return found.labelled([name], size, channels)[name]
+    found = open_source(source, size, channels)
+    chosen = [default] if default in found.parts else list(found.parts)
+    return _joined(list(found.labelled(chosen, size, channels).values()))
 
 
 def _crossing(splits: Splits) -> list[str]:

@@ -6,7 +6,8 @@ it therefore run over the same images, and only reading has to hold them all at 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,20 @@ class Found:
                 f"{self.name}: found {len(self.class_names)} class ({classes}); expected at least 2. "
                 "Add the images of another class, each with its label."
             )
+
+    def only(self, split: str) -> Self:
+        """The source as if it had this one split.
+
+        Raises:
+            SourceError: it has no such split.
+        """
+        name = split_name(split)
+        if name not in self.parts:
+            raise SourceError(
+                f"{self.name} has no split {split!r}; it has {', '.join(self.parts)}. "
+                f"Write for instance {self.name}#{next(iter(self.parts))}."
+            )
+        return replace(self, parts={name: self.parts[name]})
 
     def labelled(self, names: Sequence[str], size: int | None, channels: int) -> dict[str, LabelledImages]:
         """The named splits as arrays of one shape.

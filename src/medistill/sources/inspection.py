@@ -73,7 +73,7 @@ def inspect_source(path: str) -> Inspection:
     """Look at every image of a source and say what it holds and what to heed.
 
     Args:
-        path: a folder, a .zip, .csv or .npz file, or the word `phantom`.
+        path: a folder, a .zip, .csv or .npz file, or the word `phantom`; `path#split` looks at one split alone.
 
     Raises:
         SourceError: the source, or one of its images, cannot be read.

@@ -18,16 +18,28 @@ _READERS = {".npz": read_npz, ".zip": read_folder, ".csv": read_table}
 
 
 def open_source(source: str, size: int | None = None, channels: int = 1) -> Found:
-    """Open a source: the word `phantom`, a folder, or a .zip, .csv or .npz file.
+    """Open a source, the word `phantom`, a folder, or a .zip, .csv or .npz file, or one split of it.
 
     Args:
-        source: the word or a path.
+        source: the word or a path; with a split, `ours.npz#test`, the result has that one alone.
         size: the size at which phantoms are drawn, in pixels; everything else is found as it is.
         channels: the channels with which phantoms are drawn.
 
     Raises:
-        SourceError: nothing is there, its kind is unknown, or its reader refuses it.
+        SourceError: nothing is there, its kind is unknown, its reader refuses it, or it has no such split.
     """
+    path, split = split_off(source)
+    found = _open(path, size, channels)
+    return found if split is None else found.only(split)
+
+
+def split_off(source: str) -> tuple[str, str | None]:
+    """The path and the split that `path#split` names; no split where a file or folder has just this name."""
+    path, marked, split = source.rpartition("#")
+    return (path, split) if marked and not Path(source).expanduser().exists() else (source, None)
+
+
+def _open(source: str, size: int | None, channels: int) -> Found:
     if source == PHANTOM:
         drawn = read_phantom(size, channels)
         parts = {split_name(name): Part(part.pixels, part.labels, part.groups) for name, part in drawn.items()}
