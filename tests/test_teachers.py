@@ -12,13 +12,12 @@ from medistill.teachers import train_teachers
 from toys import TRANSFORM, PowerCut, Watch, films, recipe
 
 FILMS = 24
+HOW = {"teachers.momentum": 0.9, "teachers.average": 0.5}
 
 
 def trained(folder: Path, toy: Recipe | None = None, progress: Silence | None = None, images=None) -> Buffer:
     images: LabelledImages = images or films()
-    return train_teachers(
-        toy or recipe({"teachers.momentum": 0.9}), images, TRANSFORM, folder, 1, progress or Silence()
-    )
+    return train_teachers(toy or recipe(HOW), images, TRANSFORM, folder, 1, progress or Silence())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -50,12 +49,12 @@ def test_no_two_snapshots_of_a_teacher_are_alike(uninterrupted):
 def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(tmp_path, uninterrupted):
     trained(tmp_path / "again")
     assert contents(tmp_path / "again") == contents(uninterrupted)
-    other = trained(tmp_path / "other", recipe({"teachers.momentum": 0.9, "seed": 4}))
+    other = trained(tmp_path / "other", recipe(HOW | {"seed": 4}))
     assert not torch.equal(other.snapshot(0, 0), Buffer(uninterrupted, 2, 3).snapshot(0, 0))
 
 
 def test_a_teacher_does_not_depend_on_how_many_there_are(tmp_path, uninterrupted):
-    trained(tmp_path, recipe({"teachers.momentum": 0.9, "teachers.count": 1}))
+    trained(tmp_path, recipe(HOW | {"teachers.count": 1}))
     assert Buffer(tmp_path, 1, 3).snapshot(0, 3).equal(Buffer(uninterrupted, 2, 3).snapshot(0, 3))
 
 

@@ -53,8 +53,9 @@ class Linear(nn.Module):
 
 def softmax_student(
     params: np.ndarray, x: np.ndarray, y: np.ndarray, optimization: Optimization
-) -> Iterator[np.ndarray]:
-    """Softmax regression by gradient descent with momentum and weight decay, on all images at each step."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Softmax regression by gradient descent with momentum and weight decay on all images: parameters, average."""
+    average = params
     weights, bias = params[: x.shape[1] * y.shape[1]].reshape(y.shape[1], -1), params[x.shape[1] * y.shape[1] :]
     velocity = np.zeros_like(params)
     for step in range(optimization.epochs):
@@ -64,23 +65,27 @@ def softmax_student(
         velocity = optimization.momentum * velocity + slope + optimization.weight_decay * params
         fall = (1 + math.cos(math.pi * step / optimization.epochs)) / 2 if optimization.cosine else 1
         params = params - optimization.rate * fall * velocity
+        decay = min(optimization.average, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * params
         weights, bias = params[: weights.size].reshape(weights.shape), params[weights.size :]
-        yield params
+        yield params, average
 
 
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("soft", [False, True])
-def test_a_softmax_student_learns_what_one_written_in_numpy_learns(cosine, soft):
+@pytest.mark.parametrize("average", [0.0, 0.15])
+def test_a_softmax_student_learns_what_one_written_in_numpy_learns(cosine, soft, average):
     draw = np.random.default_rng(0)
     x, y = draw.standard_normal((7, 1, 2, 3)), np.eye(3)[[0, 1, 2, 2, 1, 0, 0]]
     y = 0.8 * y + 0.2 / 3 if soft else y
-    settings = how(epochs=3, batch_size=7, rate=0.3, cosine=cosine, augment=NO_AUGMENTATION)
+    settings = how(epochs=3, batch_size=7, rate=0.3, cosine=cosine, augment=NO_AUGMENTATION, average=average)
     start = torch.from_numpy(draw.standard_normal(3 * 6 + 3))
     data = TrainingSet(torch.from_numpy(x), torch.from_numpy(y), TRANSFORM)
-    ours = train(FlatNetwork(Linear(6, 3)), State(0, start, torch.zeros_like(start)), data, settings, SEED_FOR)
+    ours = train(FlatNetwork(Linear(6, 3)), State(0, start, torch.zeros_like(start), start), data, settings, SEED_FOR)
     theirs = softmax_student(start.numpy(), x.reshape(7, 6), y, settings)
-    for state, params in zip(ours, theirs, strict=True):
+    for state, (params, mean) in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(state.params.numpy(), params, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(state.average.numpy(), mean, rtol=1e-12, atol=1e-14)
 
 
 def test_every_yielded_state_owns_its_memory():
@@ -89,11 +94,12 @@ def test_every_yielded_state_owns_its_memory():
     copies = []
     for state in train(network, fresh(network, 0), TrainingSet.of(films(), TRANSFORM), HOW, SEED_FOR):
         states.append(state)
-        copies.append((state.params.clone(), state.velocity.clone()))
+        copies.append((state.params.clone(), state.velocity.clone(), state.average.clone()))
     assert len({state.params.data_ptr() for state in states}) == 4
-    for state, (params, velocity) in zip(states, copies, strict=True):
+    for state, (params, velocity, average) in zip(states, copies, strict=True):
         assert torch.equal(state.params, params)
         assert torch.equal(state.velocity, velocity)
+        assert torch.equal(state.average, average)
     for one, two in itertools.pairwise(states):
         assert not torch.equal(one.params, two.params)
 
@@ -109,18 +115,19 @@ def test_the_first_state_is_not_touched():
 
 def test_a_training_resumed_from_any_state_repeats_the_rest_to_the_bit():
     network, data = convnet(), TrainingSet.of(films(), TRANSFORM)
-    settings = how(cosine=True)
+    settings = how(cosine=True, average=0.8)
     whole = list(train(network, fresh(network, 0), data, settings, SEED_FOR))
     for state in whole[:-1]:
         resumed = list(train(network, state, data, settings, SEED_FOR))
         assert [later.epoch for later in resumed] == list(range(state.epoch + 1, 5))
         assert torch.equal(resumed[-1].params, whole[-1].params)
         assert torch.equal(resumed[-1].velocity, whole[-1].velocity)
+        assert torch.equal(resumed[-1].average, whole[-1].average)
 
 
 def test_a_training_that_is_done_does_nothing_more():
     network = convnet()
-    done = State(4, network.initial(0), torch.zeros(network.size))
+    done = dataclasses.replace(fresh(network, 0), epoch=4)
     assert list(train(network, done, TrainingSet.of(films(), TRANSFORM), HOW, SEED_FOR)) == []
 
 
@@ -134,7 +141,7 @@ def shown(counts: tuple[int, ...], sampling: str, epochs: int = 1) -> list[np.nd
     settings = how(epochs=epochs, sampling=sampling, augment=NO_AUGMENTATION, rate=1e-6)
     seen = []
     start = torch.zeros(2 * len(counts))
-    for _ in train(FlatNetwork(module), State(0, start, start.clone()), data, settings, SEED_FOR):
+    for _ in train(FlatNetwork(module), State(0, start, start, start), data, settings, SEED_FOR):
         seen.append(np.bincount(torch.cat(module.seen).flatten().long().numpy(), minlength=n))
         module.seen.clear()
     return seen

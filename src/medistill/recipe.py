@@ -66,7 +66,11 @@ class AugmentSettings(Section):
 
 
 class TeacherSettings(Section):
-    """How the networks on the real images are trained and recorded."""
+    """How the networks on the real images are trained and recorded.
+
+    `average` records the exponential average of a teacher's parameters, with this decay a step, in place of the
+    parameters: the noise of its batches, which no student can follow, then mostly leaves the trajectory.
+    """
 
     count: int = Field(10, ge=1)
     epochs: int = Field(10, ge=1)
@@ -74,6 +78,7 @@ class TeacherSettings(Section):
     rate: float = Field(0.01, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
+    average: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(128, ge=1)
     storage: Literal["differences", "full"] = "differences"
 

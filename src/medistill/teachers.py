@@ -21,6 +21,8 @@ from medistill.package import Transform
 from medistill.recipe import Recipe
 from medistill.train import Optimization, State, TrainingSet, fresh, train
 
+_STATE = ("params", "velocity", "average")
+
 
 def train_teachers(
     recipe: Recipe, images: LabelledImages, transform: Transform, folder: Path, processes: int, progress: Progress
@@ -76,15 +78,16 @@ def _train_teacher(teacher: int, shared: _Shared, tick: Tick) -> None:
         cosine=False,
         sampling=recipe.teachers.sampling,
         augment=recipe.augment,
+        average=recipe.teachers.average,
     )
     data = TrainingSet.of(images, shared.transform)
     for state in train(network, done[-1], data, how, lambda purpose: recipe.seed_for(f"teacher/{teacher}/{purpose}")):
-        content = save({"params": state.params, "velocity": state.velocity})
+        content = save({name: getattr(state, name) for name in _STATE})
         write_whole(_epoch_path(epochs, state.epoch), content)
         done.append(state)
         tick(len(images))
     about = {"teacher": str(teacher), "recipe": recipe.digest("source", "network", "augment", "teachers")}
-    write_trajectory(buffer.path(teacher), [state.params for state in done], recipe.teachers.storage, about)
+    write_trajectory(buffer.path(teacher), [state.average for state in done], recipe.teachers.storage, about)
     shutil.rmtree(epochs)
 
 
@@ -96,12 +99,12 @@ def _recorded(network: FlatNetwork, folder: Path, start: State) -> list[State]:
             content = path.read_bytes()
         try:
             tensors = load(content)
-            params, velocity = tensors["params"], tensors["velocity"]
+            state = State(len(done), **{name: tensors[name] for name in _STATE})
         except (SafetensorError, KeyError):
             break
-        if params.shape != torch.Size([network.size]):
+        if state.params.shape != torch.Size([network.size]):
             break
-        done.append(State(len(done), params, velocity))
+        done.append(state)
     return done
 
 

@@ -64,7 +64,8 @@ class TrainingSet:
 class Optimization:
     """Stochastic gradient descent: its rate, how long, and what a batch is.
 
-    `epochs` passes over the set; with `cosine`, the rate falls from `rate` to 0 along half a cosine.
+    `epochs` passes over the set; with `cosine`, the rate falls from `rate` to 0 along half a cosine. `average` is the
+    decay, step by step, of the average of the parameters; 0 averages nothing.
     """
 
     rate: float
@@ -75,15 +76,17 @@ class Optimization:
     cosine: bool
     sampling: Sampling
     augment: AugmentSettings
+    average: float = 0.0
 
 
 @dataclass(frozen=True)
 class State:
-    """A training between two epochs."""
+    """A training between two epochs; `average` is of the parameters, which it equals where nothing is averaged."""
 
     epoch: int
     params: Tensor
     velocity: Tensor
+    average: Tensor
 
 
 def train(
@@ -96,7 +99,7 @@ def train(
 
     Args:
         network: the network to train.
-        state: where to begin; `State(0, params, zeros)` for a new training, a yielded state to resume.
+        state: where to begin; `fresh` for a new training, a yielded state to resume.
         data: what to learn from.
         how: rate, length, sampling and augmentation.
         seed_for: `seed_for("epoch/3/order")` and the like give the draws of an epoch.
@@ -104,12 +107,13 @@ def train(
     Raises:
         MatchingError: the loss is not a number any more.
     """
-    params, velocity = state.params.clone(), state.velocity.clone()
+    params, velocity, average = state.params.clone(), state.velocity.clone(), state.average.clone()
     batches = math.ceil(len(data) / how.batch_size)
     for epoch in range(state.epoch, how.epochs):
         order = _order(data, how.sampling, seed_for(f"epoch/{epoch}/order"))
         for number, indices in enumerate(np.array_split(order, batches)):
-            progress = (epoch * batches + number) / (how.epochs * batches)
+            step = epoch * batches + number
+            progress = step / (how.epochs * batches)
             rate = how.rate * (0.5 * (1 + math.cos(math.pi * progress)) if how.cosine else 1.0)
             images, targets = data.batch(torch.from_numpy(indices))
             images = augment(images, draw_augmentation(how.augment, len(images), seed_for(f"epoch/{epoch}/{number}")))
@@ -118,18 +122,19 @@ def train(
             params = params.detach()
             velocity.mul_(how.momentum).add_(slope).add_(params, alpha=how.weight_decay)
             params.sub_(velocity, alpha=rate)
+            average.lerp_(params, 1 - min(how.average, (1 + step) / (10 + step)))  # the start is soon forgotten
         if not bool(torch.isfinite(params).all()):
             raise MatchingError(
                 f"Training diverged in epoch {epoch + 1} at rate {how.rate:g}. Choose a smaller "
                 "rate, a third of it for a start."
             )
-        yield State(epoch + 1, params.clone(), velocity.clone())
+        yield State(epoch + 1, params.clone(), velocity.clone(), average.clone())
 
 
 def fresh(network: FlatNetwork, seed: int) -> State:
     """The state of a network nobody has trained."""
     params = network.initial(seed)
-    return State(0, params, torch.zeros_like(params))
+    return State(0, params, torch.zeros_like(params), params)
 
 
 def predict(network: FlatNetwork, params: Params, images: LabelledImages, transform: Transform) -> NDArray[np.float32]:
