@@ -33,6 +33,7 @@ OTHER = {
     "teachers.rate": 0.03,
     "teachers.momentum": 0.9,
     "teachers.weight_decay": 1e-4,
+    "teachers.average": 0.99,
     "teachers.batch_size": 64,
     "teachers.storage": "full",
     "distill.ipc": 3,
