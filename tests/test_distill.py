@@ -42,11 +42,11 @@ class Gradients:
         self.found: list[Gradient] = []
         self.spoiled, self.part, self.number = spoiled, part, number
 
-    def __call__(self, network, start, images, targets, log_rate, steps, objective, micro_batch) -> Gradient:
+    def __call__(self, network, start, images, targets, log_rate, steps, objective, *memory) -> Gradient:
         self.calls.append(
             {"images": images.clone(), "targets": targets.clone(), "steps": steps, "rate": log_rate.exp()}
         )
-        gradient = trajectory_gradient(network, start, images, targets, log_rate, steps, objective, micro_batch)
+        gradient = trajectory_gradient(network, start, images, targets, log_rate, steps, objective, *memory)
         if len(self.calls) in self.spoiled:
             spoiled = getattr(gradient, self.part).clone()
             spoiled.view(-1)[0] = self.number

@@ -72,9 +72,11 @@ OTHER = {
     "evaluate.unseen": ["resnet18"],
     "evaluate.rows": ["distilled"],
     "machine.threads": 1,
+    "machine.compiles": True,
     "machine.processes": 2,
+    "machine.keep_mb": 100,
 }
-CHANGES_NO_RESULT = {"source.path", "machine.processes"}
+CHANGES_NO_RESULT = {"source.path", "machine.processes", "machine.keep_mb"}
 
 
 def with_setting(key: str, value: object) -> Recipe:

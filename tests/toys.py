@@ -65,6 +65,7 @@ def recipe(changes: dict[str, Any] | None = None) -> Recipe:
         "evaluate.steps": 4,
         "evaluate.full_epochs": 2,
         "evaluate.batch_size": 8,
+        "machine.compiles": False,
     }
     settings: dict[str, Any] = {}
     for key, value in (toy | (changes or {})).items():

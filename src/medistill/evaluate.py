@@ -216,9 +216,8 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
         return recipe.seed_for(f"evaluate/{job.role}/{job.replica}/{purpose}")
 
     data = arm.data.draw(seed_for("random-images")) if isinstance(arm.data, RandomImages) else arm.data
-    network = build(
-        recipe.network_as(arm.architecture), data.pixels.shape[1], data.pixels.shape[2], data.targets.shape[1]
-    )
+    channels, size = data.pixels.shape[1:3]
+    network = build(recipe.network_as(arm.architecture), channels, size, data.targets.shape[1], recipe.compiles)
     state = fresh(network, seed_for("start"))
     settings = recipe.evaluate
     how = Optimization(
@@ -327,6 +326,7 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
         arm = arms[job.arm]
         identity = {
             "recipe": bench.recipe.digest("network", "augment"),
+            "compiled": bench.recipe.compiles,
             "optimizer": optimizer,
             "architecture": arm.architecture,
             "epochs": arm.epochs,

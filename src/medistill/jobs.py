@@ -130,7 +130,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "sklearn.metrics"])
+    context.set_forkserver_preload(["torch", "torch._inductor.compile_fx", "sklearn.metrics"])
     return context
 
 

@@ -28,8 +28,9 @@ from medistill.evidence import Utility
 from medistill.files import append_line, read_json, storage_errors, write_json, write_whole
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress, available_cores
+from medistill.networks import can_compile
 from medistill.package import Package, Provenance, Training, Transform, check_class_names, pack
-from medistill.recipe import AugmentSettings, EvaluateSettings, MachineSettings, NetworkSettings, Recipe, recipe_from
+from medistill.recipe import AugmentSettings, EvaluateSettings, NetworkSettings, Recipe, recipe_from
 from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
 from medistill.sources import read_part, read_source
@@ -73,7 +74,8 @@ class Run:
     @property
     def buffer(self) -> Buffer:
         """The teachers' trajectories; shared by recipes that differ in distillation alone."""
-        key = self._key(self.recipe.digest("source", "network", "augment", "teachers"))
+        digest = self.recipe.digest("source", "network", "augment", "teachers")
+        key = self._key(f"{digest} compiled" if self.recipe.compiles else digest)
         teachers = self.recipe.teachers.count
         epoch = self.recipe.last_teacher_epoch
         return Buffer(self.out / "work" / f"buffer-{key}-{epoch}", teachers, epoch)
@@ -110,9 +112,9 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     check_class_names(splits.train.class_names)
     refuse_small_classes(recipe.distill, splits.train)
     source = recipe.source.model_copy(update={"image_size": splits.train.pixels.shape[-1]})
-    threads = recipe.machine.threads or available_cores()
-    machine = MachineSettings(threads=threads, processes=recipe.machine.processes)
-    changed = {"source": source.model_dump(), "machine": machine.model_dump()}
+    left_open = {"threads": available_cores(), "compiles": can_compile()}
+    stated = recipe.machine.model_dump(exclude_none=True)
+    changed = {"source": source.model_dump(), "machine": left_open | stated}
     resolved = recipe_from(recipe.model_dump() | changed)
     mean, std = splits.train.statistics()
     return Run(resolved, splits, Transform(mean=mean, std=std), splits.fingerprint(), _identity(splits.test), out)

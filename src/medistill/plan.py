@@ -16,7 +16,7 @@ from medistill.evaluate import standard_arms
 from medistill.files import free_bytes
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
-from medistill.networks import FlatNetwork, build, cross_entropy
+from medistill.networks import FlatNetwork, build
 from medistill.pipeline import Run
 from medistill.recipe import Architecture
 from medistill.report.words import size
@@ -106,6 +106,7 @@ def _distillation(opened: Run) -> Stage:
             [step, step],
             lambda end: trajectory_distance(end, start, start + 1),
             settings.micro_batch,
+            recipe.machine.keep_mb * 2**20,
         )
 
     seconds, memory = _measured(outer_step_of_two, recipe.machine.threads or 1)
@@ -141,7 +142,8 @@ def _evaluation(opened: Run) -> Stage:
 def _network(opened: Run, architecture: Architecture) -> FlatNetwork:
     images = opened.splits.train
     channels, size = images.pixels.shape[1:3]
-    return build(opened.recipe.network_as(architecture), channels, size, len(images.class_names))
+    settings = opened.recipe.network_as(architecture)
+    return build(settings, channels, size, len(images.class_names), opened.recipe.compiles)
 
 
 def _stand_in(opened: Run) -> SyntheticSet:
@@ -157,10 +159,10 @@ def _training_step(opened: Run, network: FlatNetwork, batch_size: int) -> tuple[
     """Seconds and bytes of one step of ordinary training on one thread."""
     count = min(batch_size, len(opened.splits.train))
     images, targets = TrainingSet.of(opened.splits.train, opened.transform).batch(torch.arange(count))
-    params = network.initial(0).requires_grad_()
+    params = network.initial(0)
 
     def step() -> None:
-        torch.autograd.grad(cross_entropy(network(params, images), targets, count), params)
+        network.slope(params, images, targets, count)
 
     return _measured(step, threads=1)
 

@@ -135,10 +135,16 @@ class EvaluateSettings(Section):
 
 
 class MachineSettings(Section):
-    """What was chosen for the machine; `threads` of the outer loop changes the last bits of a result."""
+    """What was chosen for the machine.
+
+    `threads` of the outer loop and `compiles` (the ConvNet's own derivatives, compiled) change the last bits of a
+    result; `processes` and `keep_mb` (activations that an outer step may keep instead of computing them again) do not.
+    """
 
     threads: int | None = Field(None, ge=1)
+    compiles: bool | None = None
     processes: int | None = Field(None, ge=1)
+    keep_mb: int = Field(2048, ge=0)
 
 
 class Recipe(Section):
@@ -188,9 +194,9 @@ class Recipe(Section):
         return int.from_bytes(hashed[:8], "big") >> 1
 
     def public(self) -> dict[str, Any]:
-        """The settings without `source.path` and the number of processes, neither of which changes a result."""
+        """The settings without those that change no result: `source.path`, the number of processes, memory."""
         settings = self.model_dump(mode="json")
-        del settings["source"]["path"], settings["machine"]["processes"]
+        del settings["source"]["path"], settings["machine"]["processes"], settings["machine"]["keep_mb"]
         return settings
 
     def digest(self, *sections: str) -> str:
@@ -206,6 +212,11 @@ class Recipe(Section):
         for later in ("networks", "search_networks", "full_epochs", "unseen", "rows"):
             del settings["evaluate"][later]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def compiles(self) -> bool:
+        """Whether networks are compiled where they can be; a recipe that leaves it open does not."""
+        return self.machine.compiles is True
 
     def to_toml(self) -> str:
         """The public settings as TOML; a setting that is absent means "choose for me" and is left out."""

@@ -64,7 +64,8 @@ class _Shared:
 
 def _train_teacher(teacher: int, shared: _Shared, tick: Tick) -> None:
     recipe, images, buffer = shared.recipe, shared.images, shared.buffer
-    network = build(recipe.network, images.pixels.shape[1], images.pixels.shape[2], len(images.class_names))
+    channels, size = images.pixels.shape[1:3]
+    network = build(recipe.network, channels, size, len(images.class_names), recipe.compiles)
     epochs = buffer.path(teacher).with_suffix("")
     start = fresh(network, recipe.seed_for(f"teacher/{teacher}/start"))
     done = _recorded(network, epochs, start)

@@ -18,7 +18,7 @@ from torch.nn import functional
 from medistill.augment import augment, draw_augmentation
 from medistill.errors import MatchingError
 from medistill.images import LabelledImages
-from medistill.networks import FlatNetwork, cross_entropy
+from medistill.networks import FlatNetwork
 from medistill.package import Transform
 from medistill.recipe import AugmentSettings, Sampling
 from medistill.shapes import Images, Params, Targets
@@ -117,9 +117,7 @@ def train(
             rate = how.rate * (0.5 * (1 + math.cos(math.pi * progress)) if how.cosine else 1.0)
             images, targets = data.batch(torch.from_numpy(indices))
             images = augment(images, draw_augmentation(how.augment, len(images), seed_for(f"epoch/{epoch}/{number}")))
-            leaf = params.requires_grad_()
-            (slope,) = torch.autograd.grad(cross_entropy(network(leaf, images), targets, len(images)), leaf)
-            params = params.detach()
+            slope = network.slope(params, images, targets, len(images)).params
             velocity.mul_(how.momentum).add_(slope).add_(params, alpha=how.weight_decay)
             params.sub_(velocity, alpha=rate)
             average.lerp_(params, 1 - min(how.average, (1 + step) / (10 + step)))  # the start is soon forgotten

@@ -8,7 +8,9 @@ from medistill.augment import augment, draw_augmentation
 from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
 from medistill.matching.pruning import kept_parameters
 from medistill.matching.trajectory import trajectory_distance
-from medistill.networks import FlatNetwork, build, cross_entropy
+from medistill.networks import Alignment, FlatNetwork, build, cross_entropy
+from medistill.networks.convnet import ConvNet, convnet
+from medistill.networks.kernels import EAGER
 from medistill.recipe import AugmentSettings, NetworkSettings
 
 CLASSES = 3
@@ -35,9 +37,11 @@ class Problem:
     def objective(self, end: Tensor) -> Tensor:
         return trajectory_distance(end, self.start, self.target)
 
-    def adjoint(self, micro_batch: int | None = None) -> Gradient:
+    def adjoint(
+        self, micro_batch: int | None = None, network: FlatNetwork | None = None, keep_bytes: int = 0
+    ) -> Gradient:
         return trajectory_gradient(
-            self.network,
+            network or self.network,
             self.start,
             self.images,
             self.targets,
@@ -45,6 +49,7 @@ class Problem:
             self.steps,
             self.objective,
             micro_batch,
+            keep_bytes,
         )
 
     def student(self, images: Tensor, targets: Tensor, log_rate: Tensor) -> Tensor:
@@ -79,6 +84,32 @@ def test_the_adjoint_equals_full_unrolling(architecture: str, augmented: bool, m
     found = problem.adjoint(micro_batch)
     for ours, theirs in zip((found.images, found.targets, found.log_rate), problem.unrolled(), strict=True):
         assert relative_error(ours, theirs) < 1e-9
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("micro_batch", [None, 1, 4])
+@pytest.mark.parametrize("keep_bytes", [0, 20_000, 10**9])
+def test_so_does_the_adjoint_of_the_written_convnet(augmented: bool, micro_batch: int | None, keep_bytes: int) -> None:
+    problem = Problem(augmented=augmented)
+    written = ConvNet(convnet(NetworkSettings(width=4, depth=2), 1, 8, CLASSES), EAGER)
+    found = problem.adjoint(micro_batch, written, keep_bytes)
+    for ours, theirs in zip((found.images, found.targets, found.log_rate), problem.unrolled(), strict=True):
+        assert relative_error(ours, theirs) < 1e-9
+
+
+def test_steps_keep_their_activations_as_long_as_they_fit() -> None:
+    problem, asked = Problem(), []
+    written = ConvNet(convnet(NetworkSettings(width=4, depth=2), 1, 8, CLASSES), EAGER)
+
+    class Watched(ConvNet):
+        def alignment(self, *place: object) -> Alignment:  # type: ignore[override]
+            asked.append(place[-1] is not None)
+            return written.alignment(*place)  # type: ignore[arg-type]
+
+    watched = Watched(convnet(NetworkSettings(width=4, depth=2), 1, 8, CLASSES), EAGER)
+    one_step = watched.slope(problem.start, problem.images, problem.targets, 6, keep=True).kept_bytes
+    problem.adjoint(None, watched, 2 * one_step)
+    assert asked == [False, True, True]  # walking back; the first two of three steps are kept
 
 
 def test_the_value_and_the_end_are_those_of_the_student() -> None:

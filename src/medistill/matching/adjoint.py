@@ -1,4 +1,4 @@
-"""The exact gradient through the student's training, one step's activations at a time.
+"""The exact gradient through the student's training, in memory that need not grow with its steps.
 
 A student takes J steps th_{j+1} = th_j - a g_j on synthetic images, where g_j is the gradient of its loss at th_j on
 the batch (X_j, Y_j) and `a` the inner rate; an objective L judges where it lands. Back-propagating through all J steps
@@ -8,9 +8,10 @@ phi_j = <lam_{j+1}, g_j>, lam held fixed, for j = J-1 .. 0:
     dL/dX_j += -a dphi_j/dX_j      dL/dY_j += -a dphi_j/dY_j      dL/da += -phi_j
     lam_j    = lam_{j+1} - a dphi_j/dth_j
 
-This is the same gradient, not an approximation; only the parameters th_j are kept, and each step's activations are
-computed again. Because instance, group and layer norm treat every image alone, phi_j is a sum over micro-batches, and
-memory can be cut further without changing the result.
+This is the same gradient, not an approximation. Of the J steps only the parameters th_j must be kept; each step's
+activations are computed again, or kept too where there is memory, which saves time. Because instance, group and layer
+norm treat every image alone, phi_j is a sum over micro-batches, and memory can be cut further without changing the
+result.
 
 Source: the chain rule for discrete dynamics, as in Maclaurin et al., ICML 2015 (arXiv 1502.03492), section 2; applied
 to the objective of Cazenavette et al., CVPR 2022 (arXiv 2203.11932).
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from medistill.augment import Draw, augment
-from medistill.networks import FlatNetwork, cross_entropy
+from medistill.networks import FlatNetwork
 from medistill.shapes import Images, Params, Scalar, Targets
 
 
@@ -58,6 +59,7 @@ def trajectory_gradient(
     steps: Sequence[InnerStep],
     objective: Callable[[Tensor], Tensor],
     micro_batch: int | None = None,
+    keep_bytes: int = 0,
 ) -> Gradient:
     """Train a student on synthetic images from `start`, judge it, and differentiate the judgement.
 
@@ -70,15 +72,18 @@ def trajectory_gradient(
         steps: the batches of the J steps, in order.
         objective: a differentiable function of the student's last parameters.
         micro_batch: at most so many images at a time; None takes a whole batch. Changes memory, not the result.
+        keep_bytes: how much the steps may keep of their activations, where the network can, instead of computing them
+            again: the first steps keep theirs, as many as fit. Changes time and memory, not the result.
     """
     rate = log_rate.exp()
-    path = [start]
+    path, kept = [start], []
     for step in steps:
         slope = torch.zeros_like(start)
         for part in _parts(step, images, targets, micro_batch):
-            params = path[-1].detach().requires_grad_()
-            (share,) = torch.autograd.grad(part.loss(network, params), params)
-            slope += share
+            passed = network.slope(path[-1], part.seen, part.targets, part.batch_size, keep=keep_bytes > 0)
+            slope += passed.params
+            keep_bytes -= passed.kept_bytes
+            kept.append(passed.kept if keep_bytes >= 0 else None)
         path.append(path[-1] - rate * slope)
 
     end = path[-1].detach().requires_grad_()
@@ -89,32 +94,29 @@ def trajectory_gradient(
     rate_gradient = torch.zeros_like(rate)
     for step, here in zip(reversed(steps), reversed(path[:-1]), strict=True):
         curvature = torch.zeros_like(start)
-        for part in _parts(step, images, targets, micro_batch):
-            params = here.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(part.loss(network, params), params, create_graph=True)
-            alignment = slope @ cotangent
-            to_params, to_images, to_targets = torch.autograd.grad(alignment, (params, part.images, part.targets))
-            image_gradient.index_add_(0, part.indices, to_images, alpha=-float(rate))
-            target_gradient.index_add_(0, part.indices, to_targets, alpha=-float(rate))
-            rate_gradient -= alignment.detach()
-            curvature += to_params
+        for part in reversed(_parts(step, images, targets, micro_batch)):
+            found = network.alignment(here, part.seen, part.targets, part.batch_size, cotangent, kept.pop())
+            image_gradient.index_add_(0, part.indices, part.to_images(found.images), alpha=-float(rate))
+            target_gradient.index_add_(0, part.indices, found.targets, alpha=-float(rate))
+            rate_gradient -= found.value
+            curvature += found.params
         cotangent = cotangent - rate * curvature
     return Gradient(value.detach(), image_gradient, target_gradient, rate * rate_gradient, end.detach())
 
 
-@dataclass(frozen=True)
 class _Part:
-    """A micro-batch of a step, as leaves of a graph."""
+    """A micro-batch of a step: its images as the student sees them, augmented."""
 
-    indices: Tensor
-    images: Tensor
-    targets: Tensor
-    draw: Draw | None
-    batch_size: int
+    def __init__(self, indices: Tensor, images: Tensor, targets: Tensor, draw: Draw | None, batch_size: int) -> None:
+        self.indices, self.targets, self.batch_size = indices, targets[indices], batch_size
+        self._images = images[indices].detach().requires_grad_()
+        self._augmented = augment(self._images, draw)
+        self.seen = self._augmented.detach()
 
-    def loss(self, network: FlatNetwork, params: Tensor) -> Tensor:
-        logits = network(params, augment(self.images, self.draw))
-        return cross_entropy(logits, self.targets, self.batch_size)
+    def to_images(self, seen_bar: Tensor) -> Tensor:
+        """The gradient to the images from the gradient to what the student sees of them."""
+        (gradient,) = torch.autograd.grad(self._augmented, self._images, seen_bar)
+        return gradient
 
 
 def _parts(step: InnerStep, images: Tensor, targets: Tensor, micro_batch: int | None) -> list[_Part]:
@@ -122,9 +124,9 @@ def _parts(step: InnerStep, images: Tensor, targets: Tensor, micro_batch: int | 
     size = micro_batch or total
     return [
         _Part(
-            chosen := step.indices[first : first + size],
-            images[chosen].detach().requires_grad_(),
-            targets[chosen].detach().requires_grad_(),
+            step.indices[first : first + size],
+            images,
+            targets,
             step.draw and step.draw.part(first, first + size),
             total,
         )

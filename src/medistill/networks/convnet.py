@@ -1,0 +1,274 @@
+"""The field's ConvNet, with its first and second derivatives written out.
+
+Distillation spends its time in two functions of this network: the slope of the loss, and the gradients of the slope's
+inner product with a direction. The second is the derivative of the loss along the direction (a tangent pass forward),
+differentiated once more (one pass back). Written out, neither needs a graph of automatic differentiation, everything
+between two convolutions is one compiled function (`kernels.py`), and the cotangents that both share are computed once.
+With F one forward pass, a kept step costs 9 F and a step computed again 11 F.
+
+Two facts save work. A convolution's bias is taken off again by the norm behind it, so it is never added and its slope
+is zero. And a first layer on one or three channels is a product of small patches with a matrix, which libraries
+multiply many times faster than they convolve.
+
+Activations lie with channels last in memory. Suffixes and prefixes are those of `kernels.py`: `x_bar` is a cotangent,
+`dx` a tangent, `dx_bar` the cotangent of a tangent, which is the cotangent of first order.
+
+Source of the network: Gidaris and Komodakis, CVPR 2018, as used by Zhao et al., ICLR 2021 (arXiv 2006.05929).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from medistill.errors import RecipeError
+from medistill.networks.flat import Alignment, FlatNetwork, Slope
+from medistill.networks.kernels import Kernels
+from medistill.recipe import NetworkSettings
+from medistill.shapes import Images, Params, Targets
+
+_KERNEL = 3
+_MOST_CHANNELS_AS_PATCHES = 3
+
+
+def convnet(settings: NetworkSettings, channels: int, size: int, classes: int) -> nn.Sequential:
+    """depth x [3x3 convolution, instance norm, ReLU, 2x2 average pool], then a linear layer.
+
+    Args:
+        settings: width, depth and the padding of the first layer.
+        channels: of the images.
+        size: of the images, in pixels.
+        classes: how many logits.
+
+    Raises:
+        RecipeError: the images are too small for the depth.
+    """
+    layers: list[nn.Module] = []
+    width, side, padding, before = settings.width, size, settings.first_padding, channels
+    for _ in range(settings.depth):
+        side = (side + 2 * padding - 2) // 2
+        if side < 1:
+            raise RecipeError(
+                f"network.depth = {settings.depth} halves an image of {size} px to nothing. It can be at most "
+                f"{size.bit_length() - 1} at this size."
+            )
+        layers += [
+            nn.Conv2d(before, width, _KERNEL, padding=padding),
+            nn.GroupNorm(width, width),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+        ]
+        before, padding = width, 1
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * side * side, classes))
+
+
+class _Block(NamedTuple):
+    """The parameters of a block but for the bias of its convolution, which does nothing."""
+
+    weight: Tensor
+    gain: Tensor
+    shift: Tensor
+
+
+class _Head(NamedTuple):
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A block's input x (as its convolution arranges it), the convolution's output z, and first-order cotangents."""
+
+    x: Tensor
+    z: Tensor
+    mean: Tensor
+    s: Tensor
+    dy_bar: Tensor
+    dz_bar: Tensor
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one pass forward and back leaves behind."""
+
+    blocks: tuple[_Kept, ...]
+    features: Tensor
+    odds: Tensor
+    logits_bar: Tensor
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for block in self.blocks for tensor in vars(block).values())
+
+
+@dataclass(frozen=True)
+class _ByLibrary:
+    """A 3x3 convolution and its two pullbacks, on an input that it has arranged."""
+
+    padding: int
+
+    def arranged(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.conv2d(x, weight, padding=self.padding)
+
+    def to_input(self, z_bar: Tensor, weight: Tensor) -> Tensor:
+        side = z_bar.shape[2] + _KERNEL - 1 - 2 * self.padding
+        shape = torch.Size([len(z_bar), weight.shape[1], side, side])
+        x_bar: Tensor = conv2d_input(shape, weight, z_bar, padding=self.padding)  # type: ignore[no-untyped-call]
+        return x_bar
+
+    def to_weight(self, x: Tensor, z_bar: Tensor) -> Tensor:
+        shape = torch.Size([z_bar.shape[1], x.shape[1], _KERNEL, _KERNEL])
+        weight_bar: Tensor = conv2d_weight(x, shape, z_bar, padding=self.padding)  # type: ignore[no-untyped-call]
+        return weight_bar
+
+
+@dataclass(frozen=True)
+class _OfPatches:
+    """On few channels: every 3x3 patch is a row, [n, places, 9 channels], multiplied with a narrow matrix."""
+
+    padding: int
+
+    def arranged(self, x: Tensor) -> Tensor:
+        return functional.unfold(x, _KERNEL, padding=self.padding).transpose(1, 2).contiguous()
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        side = math.isqrt(x.shape[1])
+        shape = (len(x), len(weight), side, side)
+        z = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        # Written in place, so that z is no view: the compiler makes a variant of everything that meets one.
+        torch.mm(x.flatten(0, 1), weight.flatten(1).T, out=z.permute(0, 2, 3, 1).flatten(0, 2))
+        return z
+
+    def to_input(self, z_bar: Tensor, weight: Tensor) -> Tensor:
+        side = z_bar.shape[2] + _KERNEL - 1 - 2 * self.padding
+        columns = weight.flatten(1).T @ z_bar.flatten(2)
+        return functional.fold(columns, (side, side), _KERNEL, padding=self.padding)
+
+    def to_weight(self, x: Tensor, z_bar: Tensor) -> Tensor:
+        rows = z_bar.permute(0, 2, 3, 1).flatten(0, 2)
+        flat = (x.flatten(0, 1).T @ rows).T  # the other way round takes libraries seven times as long
+        return flat.reshape(len(flat), -1, _KERNEL, _KERNEL)
+
+
+_Convolution = _ByLibrary | _OfPatches
+
+
+def _convolution(channels: int, padding: int) -> _Convolution:
+    return _OfPatches(padding) if channels <= _MOST_CHANNELS_AS_PATCHES else _ByLibrary(padding)
+
+
+class ConvNet(FlatNetwork):
+    """The layers of `convnet`, with the derivatives of this module.
+
+    Args:
+        layers: made by `convnet`.
+        kernels: what lies between two convolutions, compiled or as it stands.
+    """
+
+    def __init__(self, layers: nn.Sequential, kernels: Kernels) -> None:
+        super().__init__(layers)
+        self._kernels = kernels
+        convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+        self._convolutions = [_convolution(layer.in_channels, int(layer.padding[0])) for layer in convolutions]
+
+    @torch.no_grad()
+    def slope(self, params: Params, images: Images, targets: Targets, batch_size: int, keep: bool = False) -> Slope:
+        """See `FlatNetwork.slope`."""
+        blocks, head = self._layers(params)
+        passed = []
+        x = images
+        for convolution, block in zip(self._convolutions, blocks, strict=True):
+            x = convolution.arranged(x)
+            z = convolution.forward(x, block.weight)
+            y, mean, s = self._kernels.forward(z, block.gain, block.shift)
+            passed.append((x, z, mean, s))
+            x = y
+        features = x.flatten(1)
+        odds = (features @ head.weight.T + head.bias).softmax(1)
+        logits_bar = (odds * targets.sum(1, keepdim=True) - targets) / batch_size
+
+        slopes = [logits_bar.T @ features, logits_bar.sum(0)]
+        kept = []
+        y_bar = _like(x, logits_bar @ head.weight)
+        for convolution, block, (x, z, mean, s) in reversed(list(zip(self._convolutions, blocks, passed, strict=True))):
+            z_bar, gain_bar, shift_bar = self._kernels.pullback(z, mean, s, block.gain, block.shift, y_bar)
+            kept.append(_Kept(x, z, mean, s, y_bar, z_bar))
+            slopes = [convolution.to_weight(x, z_bar), torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
+            if x is not passed[0][0]:
+                y_bar = convolution.to_input(z_bar, block.weight)
+        slope = torch.cat([part.reshape(-1) for part in slopes])
+        if not keep:
+            return Slope(slope)
+        everything = _Pass(tuple(reversed(kept)), features, odds, logits_bar)
+        return Slope(slope, everything, everything.bytes)
+
+    @torch.no_grad()
+    def alignment(
+        self,
+        params: Params,
+        images: Images,
+        targets: Targets,
+        batch_size: int,
+        direction: Params,
+        kept: _Pass | None = None,
+    ) -> Alignment:
+        """See `FlatNetwork.alignment`."""
+        if kept is None:
+            kept = self.slope(params, images, targets, batch_size, keep=True).kept
+            assert kept is not None
+        (blocks, head), (dblocks, dhead) = self._layers(params), self._layers(direction)
+        layers = list(zip(self._convolutions, blocks, dblocks, kept.blocks, strict=True))
+
+        tangents = []
+        dx: Tensor | None = None  # the images do not move
+        for convolution, block, dblock, at in layers:
+            dz = convolution.forward(at.x, dblock.weight)
+            if dx is not None:
+                dz += convolution.forward(dx, block.weight)
+            dy, along_one, along_n = self._kernels.tangent(
+                at.z, at.mean, at.s, block.gain, block.shift, dz, dblock.gain, dblock.shift
+            )
+            tangents.append((dx, dz, along_one, along_n))
+            dx = dy
+        assert dx is not None
+        dfeatures = dx.flatten(1)
+        dlogits = dfeatures @ head.weight.T + kept.features @ dhead.weight.T + dhead.bias
+        value = (kept.logits_bar * dlogits).sum()
+
+        expected = (kept.odds * dlogits).sum(1, keepdim=True)
+        logits_bar = targets.sum(1, keepdim=True) / batch_size * kept.odds * (dlogits - expected)
+        slopes = [logits_bar.T @ kept.features + kept.logits_bar.T @ dfeatures, logits_bar.sum(0)]
+        y_bar = _like(dx, logits_bar @ head.weight + kept.logits_bar @ dhead.weight)
+        for (convolution, block, dblock, at), (dx, dz, along_one, along_n) in reversed(
+            list(zip(layers, tangents, strict=True))
+        ):
+            z_bar, gain_bar, shift_bar = self._kernels.tangent_pullback(
+                *(at.z, at.mean, at.s, block.gain, block.shift),
+                *(dz, dblock.gain, along_one, along_n, y_bar, at.dy_bar),
+            )
+            weight_bar = convolution.to_weight(at.x, z_bar)
+            if dx is not None:
+                weight_bar += convolution.to_weight(dx, at.dz_bar)
+            slopes = [weight_bar, torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
+            y_bar = convolution.to_input(z_bar, block.weight) + convolution.to_input(at.dz_bar, dblock.weight)
+        to_params = torch.cat([part.reshape(-1) for part in slopes])
+        return Alignment(value, to_params, y_bar, (expected - dlogits) / batch_size)
+
+    def _layers(self, params: Params) -> tuple[list[_Block], _Head]:
+        *views, weight, bias = self.views(params)
+        blocks = [
+            _Block(views[i].contiguous(memory_format=torch.channels_last), views[i + 2], views[i + 3])
+            for i in range(0, len(views), 4)
+        ]
+        return blocks, _Head(weight, bias)
+
+
+def _like(x: Tensor, features_bar: Tensor) -> Tensor:
+    return features_bar.view(x.shape).contiguous(memory_format=torch.channels_last)
