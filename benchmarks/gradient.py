@@ -1,145 +1,286 @@
-"""The exact gradient by the adjoint, beside full unrolling: time, memory and agreement as the student takes more steps.
+"""The exact gradient, variant beside variant: time, memory, and agreement with double precision.
 
-Full unrolling keeps the graph of all J steps (`autograd.grad(create_graph=True)`, then one backward); the adjoint keeps
-one step's. Each measurement runs in a process of its own, so that one's memory is not another's, the two variants
-directly after one another on the same inputs. Times are process CPU seconds of one gradient after a smaller one that is
-not counted; memory is what the process held beyond what it held before. Repetitions alternate; medians are shown.
+The reference is what the field does: a flat-parameter ConvNet in eager float32, written here from the mathematics, its
+J student steps unrolled by `autograd.grad(create_graph=True)`, then one pass back through everything. Beside it stand
+the adjoint by automatic differentiation, the adjoint with the ConvNet's derivatives written out (activations kept or
+recomputed), and the gradient that TESLA's released code computes, which leaves out how a batch changes later weights.
 
-    python -m benchmarks.gradient --size 32 --width 64 --depth 3 --batch 40 --steps 5 10 20 40
+Variants run interleaved in one process, one thread, on the same inputs; times are process CPU seconds, medians of the
+repetitions after one that is not counted. Peak memory is measured in a process of its own for each variant, beyond
+what it held before. Errors and cosines are of the pixel gradient, against double precision. The floor is what the
+convolutions of a kept step would take alone, 9 forward passes' work at the rate at which forward convolutions ran.
+
+    python -m benchmarks.gradient --case a
+    python -m benchmarks.gradient --size 32 --width 64 --depth 3 --batch 40 --steps 10 --json
+    python -m benchmarks.gradient --case a --dump a.npz     the same numbers in float64, for anyone to compute again
 """
 
 import argparse
 import json
 import math
 import multiprocessing
+import platform
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from medistill.jobs import keep_freed_memory
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
-from medistill.networks import FlatNetwork, build, cross_entropy
+from medistill.networks import FlatNetwork, build, can_compile, cross_entropy
 from medistill.recipe import NetworkSettings
 
-VARIANTS = ("unrolled", "adjoint")
+CASES = {
+    "a": {"size": 28, "classes": 2, "width": 128, "depth": 3, "batch": 20, "steps": 10, "padding": 3},
+    "b": {"size": 64, "classes": 4, "width": 128, "depth": 4, "batch": 40, "steps": 2, "padding": 3},
+    "c": {"size": 112, "classes": 4, "width": 128, "depth": 5, "batch": 40, "steps": 2, "padding": 3},
+}
+FREE = {"channels": 1, "size": 32, "classes": 4, "width": 64, "depth": 3, "batch": 40, "steps": 10, "padding": 1}
+RATE, EVERYTHING = 0.02, 2**50
+_FORWARD_PASSES_OF_A_KEPT_STEP = 9
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print one table or one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--channels", type=int, default=1)
-    parser.add_argument("--size", type=int, default=32, help="pixels")
-    parser.add_argument("--classes", type=int, default=4)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--depth", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=40, help="synthetic images in each step")
-    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20, 40], help="J, one or several")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--case", choices=CASES, help="a published shape; single settings below override it")
+    for name in FREE:
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--dump", type=Path, metavar="FILE.npz", help="write problem and exact gradient in float64")
     options = parser.parse_args(arguments)
-
-    rows = []
-    for steps in options.steps:
-        measured: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
-        for _ in range(options.repeats):
-            for variant in VARIANTS:
-                measured[variant].append(_in_own_process(vars(options) | {"steps": steps, "variant": variant}))
-        reference = torch.tensor(measured["unrolled"][0]["gradient"])
-        for variant, runs in measured.items():
-            gradient = torch.tensor(runs[0]["gradient"])
-            rows.append(
-                {
-                    "name": variant,
-                    "steps": steps,
-                    "seconds_median": statistics.median(run["seconds"] for run in runs),
-                    "seconds_spread": max(run["seconds"] for run in runs) - min(run["seconds"] for run in runs),
-                    "peak_bytes": int(statistics.median(run["peak_bytes"] for run in runs)),
-                    "difference": float((gradient - reference).norm() / reference.norm()),
-                }
-            )
+    given = {name: getattr(options, name) for name in FREE if getattr(options, name) is not None}
+    shape = FREE | CASES.get(options.case, {}) | given
+    if options.dump is not None:
+        return _dump(shape, options.dump)
+    measured = _measured(shape, options.repeats)
     if options.json:
-        print(json.dumps({"settings": vars(options), "variants": rows}, indent=2))
-        return
-    print(f"{'variant':10} {'J':>4} {'CPU s':>8} {'spread':>7} {'MB':>7} {'speed':>6} {'memory':>7} {'difference':>11}")
-    for index, row in enumerate(rows):
-        base = rows[index - index % len(VARIANTS)]
-        print(
-            f"{row['name']:10} {row['steps']:4d} {row['seconds_median']:8.2f} {row['seconds_spread']:7.2f} "
-            f"{row['peak_bytes'] / 1e6:7.0f} {base['seconds_median'] / row['seconds_median']:6.2f} "
-            f"{row['peak_bytes'] / base['peak_bytes']:7.2f} {row['difference']:11.1e}"
-        )
+        print(json.dumps(measured, indent=2))
+    else:
+        _print_table(measured)
 
 
-def _in_own_process(settings: dict[str, Any]) -> dict[str, Any]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (settings,))
+class Problem:
+    """A student at fresh parameters, a target a little way off, and synthetic images of noise."""
 
-
-def _measure(settings: dict[str, Any]) -> dict[str, Any]:
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    gradient = {"unrolled": _unrolled, "adjoint": _adjoint}[settings["variant"]]
-    gradient(_Problem(settings | {"batch": 1, "steps": 1}))
-    problem, held = _Problem(settings), _peak_bytes()
-    started = time.process_time()
-    result = gradient(problem)
-    seconds = time.process_time() - started
-    return {"seconds": seconds, "peak_bytes": _peak_bytes() - held, "gradient": result.flatten().tolist()}
-
-
-class _Problem:
-    """A student, a target and synthetic images, the same in both variants."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, shape: dict[str, int], dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(0)
-        network = NetworkSettings(width=settings["width"], depth=settings["depth"])
-        size, batch, classes = settings["size"], settings["batch"], settings["classes"]
-        self.network: FlatNetwork = build(network, settings["channels"], size, classes)
-        self.start = self.network.initial(0)
-        self.target = self.start + 0.01 * torch.randn(self.network.size, generator=generator)
-        self.images = torch.randn(batch, settings["channels"], size, size, generator=generator)
-        self.targets = torch.eye(classes)[torch.arange(batch) % classes]
-        self.log_rate = torch.tensor(math.log(0.02))
-        self.steps = int(settings["steps"])
+        settings = NetworkSettings(width=shape["width"], depth=shape["depth"], first_padding=shape["padding"])
+        form = (settings, shape["channels"], shape["size"], shape["classes"])
+        self.shape, self.steps = shape, shape["steps"]
+        self.automatic: FlatNetwork = build(*form)
+        self.written: FlatNetwork = build(*form, compiles=can_compile())
+        self.start = self.automatic.initial(0).to(dtype)
+        self.target = self.start + 0.01 * torch.randn(self.automatic.size, generator=generator).to(dtype)
+        self.images = torch.randn(
+            shape["batch"], *(shape[n] for n in ("channels", "size", "size")), generator=generator
+        )
+        self.images = self.images.to(dtype)
+        self.targets = torch.eye(shape["classes"], dtype=dtype)[torch.arange(shape["batch"]) % shape["classes"]]
 
     def distance(self, end: Tensor) -> Tensor:
+        """The objective."""
         return trajectory_distance(end, self.start, self.target)
 
-
-def _adjoint(problem: _Problem) -> Tensor:
-    steps = [InnerStep(torch.arange(len(problem.images)), None)] * problem.steps
-    result = trajectory_gradient(
-        problem.network,
-        problem.start,
-        problem.images,
-        problem.targets,
-        problem.log_rate,
-        steps,
-        problem.distance,
-    )
-    return result.images
+    def reference(self, params: Tensor, images: Tensor) -> Tensor:
+        """Loss of the reference network: every block from its definition."""
+        *views, weight, bias = self.automatic.views(params)
+        x = images
+        for i in range(0, len(views), 4):
+            x = functional.conv2d(x, views[i], views[i + 1], padding=self.shape["padding"] if i == 0 else 1)
+            x = functional.group_norm(x, self.shape["width"], views[i + 2], views[i + 3])
+            x = functional.avg_pool2d(torch.relu(x), 2)
+        return cross_entropy(x.flatten(1) @ weight.T + bias, self.targets, len(images))
 
 
-def _unrolled(problem: _Problem) -> Tensor:
-    images, params = problem.images.requires_grad_(), problem.start.requires_grad_()
-    rate = problem.log_rate.exp()
+def unrolled(problem: Problem) -> Tensor:
+    """Back-propagation through all steps at once."""
+    images, params = problem.images.detach().requires_grad_(), problem.start.detach().requires_grad_()
     for _ in range(problem.steps):
-        loss = cross_entropy(problem.network(params, images), problem.targets, len(images))
-        (slope,) = torch.autograd.grad(loss, params, create_graph=True)
-        params = params - rate * slope
-    problem.start = problem.start.detach()
-    (result,) = torch.autograd.grad(problem.distance(params), images)
-    return result
+        (slope,) = torch.autograd.grad(problem.reference(params, images), params, create_graph=True)
+        params = params - RATE * slope
+    (gradient,) = torch.autograd.grad(problem.distance(params), images)
+    return gradient
 
 
-def _peak_bytes() -> int:
+def tesla(problem: Problem) -> Tensor:
+    """Each step's own share alone, every step's parameters held fixed.
+
+    Source: Cui et al., ICML 2023 (arXiv 2211.10586), as released.
+    """
+    path = [problem.start]
+    for _ in range(problem.steps):
+        params = path[-1].detach().requires_grad_()
+        (slope,) = torch.autograd.grad(problem.reference(params, problem.images), params)
+        path.append(path[-1] - RATE * slope)
+    end = path[-1].detach().requires_grad_()
+    (cotangent,) = torch.autograd.grad(problem.distance(end), end)
+    gradient = torch.zeros_like(problem.images)
+    for here in path[:-1]:
+        params, images = here.detach().requires_grad_(), problem.images.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(problem.reference(params, images), params, create_graph=True)
+        gradient -= RATE * torch.autograd.grad(slope @ cotangent, images)[0]
+    return gradient
+
+
+def adjoint(problem: Problem, network: FlatNetwork, keep_bytes: int = 0, micro_batch: int | None = None) -> Tensor:
+    """The project's gradient."""
+    steps = [InnerStep(torch.arange(len(problem.images)), None)] * problem.steps
+    log_rate = torch.tensor(math.log(RATE), dtype=problem.start.dtype)
+    place = (problem.start, problem.images, problem.targets, log_rate, steps)
+    return trajectory_gradient(network, *place, problem.distance, micro_batch, keep_bytes).images
+
+
+VARIANTS: dict[tuple[str, str], Callable[[Problem], Tensor]] = {
+    ("unrolled", "graph"): unrolled,
+    ("tesla", "graph"): tesla,
+    ("adjoint-automatic", "recomputed"): lambda problem: adjoint(problem, problem.automatic),
+    ("adjoint", "kept"): lambda problem: adjoint(problem, problem.written, EVERYTHING),
+    ("adjoint", "recomputed"): lambda problem: adjoint(problem, problem.written),
+}
+
+
+def _measured(shape: dict[str, int], repeats: int) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    problem, seconds = Problem(shape), {key: list[float]() for key in VARIANTS}
+    gradients = {key: variant(problem) for key, variant in VARIANTS.items()}
+    for _ in range(repeats):
+        for key, variant in VARIANTS.items():
+            started = time.process_time()
+            variant(problem)
+            seconds[key].append(time.process_time() - started)
+    precise = Problem(shape, torch.float64)
+    exact = adjoint(precise, precise.automatic, micro_batch=4)
+    peaks = {key: _in_own_process(shape, key) for key in VARIANTS}
+    base = ("unrolled", "graph")
+    variants = [
+        {
+            "name": name,
+            "precision": "float32",
+            "mode": mode,
+            "seconds_median": statistics.median(seconds[name, mode]),
+            "seconds_spread": max(seconds[name, mode]) - min(seconds[name, mode]),
+            "speedup": statistics.median(seconds[base]) / statistics.median(seconds[name, mode]),
+            "peak_bytes": peaks[name, mode],
+            "peak_ratio": peaks[name, mode] / peaks[base],
+            "error_float64": float((gradients[name, mode] - exact).norm() / exact.norm()),
+            "cosine_float64": _cosine(gradients[name, mode], exact),
+        }
+        for name, mode in VARIANTS
+    ]
+    work, rate = _convolutions(problem)
+    floor = _FORWARD_PASSES_OF_A_KEPT_STEP * work * problem.steps / rate
+    return {
+        "shape": shape,
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": 1,
+        },
+        "torch": torch.__version__,
+        "allocator": "freed memory kept (mallopt), in every variant",
+        "compiled": can_compile(),
+        "repeats": repeats,
+        "convolution_flops_per_second": rate,
+        "floor_seconds": floor,
+        "floor_speedup": statistics.median(seconds[base]) / floor,
+        "variants": variants,
+    }
+
+
+def _cosine(found: Tensor, exact: Tensor) -> float:
+    found = found.double()
+    return float((found * exact).sum() / (found.norm() * exact.norm()))
+
+
+def _convolutions(problem: Problem) -> tuple[float, float]:
+    """Floating-point operations of one forward pass's convolutions, and how many of them run in a second."""
+    shape, total, seconds = problem.shape, 0.0, 0.0
+    side, before, padding = shape["size"], shape["channels"], shape["padding"]
+    for _ in range(shape["depth"]):
+        x = torch.randn(shape["batch"], before, side, side).contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(shape["width"], before, 3, 3).contiguous(memory_format=torch.channels_last)
+        out = side + 2 * padding - 2
+        times = []
+        for _ in range(6):
+            started = time.process_time()
+            functional.conv2d(x, weight, padding=padding)
+            times.append(time.process_time() - started)
+        seconds += statistics.median(times[1:])
+        total += 2.0 * shape["batch"] * out * out * shape["width"] * before * 9
+        side, before, padding = out // 2, shape["width"], 1
+    return total, total / seconds
+
+
+def _in_own_process(shape: dict[str, int], key: tuple[str, str]) -> int:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return int(pool.apply(_peak, (shape, key)))
+
+
+def _peak(shape: dict[str, int], key: tuple[str, str]) -> int:
+    """Bytes that a variant holds at most, beyond what a far smaller gradient of the same kind needed."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    VARIANTS[key](Problem(shape | {"batch": 1, "steps": 1}))
+    problem, before = Problem(shape), _most_held()
+    VARIANTS[key](problem)
+    return _most_held() - before
+
+
+def _most_held() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _dump(shape: dict[str, int], path: Path) -> None:
+    """Problem and exact gradient in float64; `start` and `target` are flat: for every block convolution weight and
+    bias, norm weight and bias, then the classifier's weight and bias."""
+    problem = Problem(shape, torch.float64)
+    steps = [InnerStep(torch.arange(len(problem.images)), None)] * problem.steps
+    log_rate = torch.tensor(math.log(RATE), dtype=torch.float64)
+    place = (problem.start, problem.images, problem.targets, log_rate, steps)
+    found = trajectory_gradient(problem.written, *place, problem.distance)
+    np.savez(
+        path,
+        start=problem.start.numpy(),
+        target=problem.target.numpy(),
+        images=problem.images.numpy(),
+        labels=problem.targets.argmax(1).numpy(),
+        rate=RATE,
+        steps=problem.steps,
+        threshold=0.0,
+        loss=found.value.numpy(),
+        grad_images=found.images.numpy(),
+        grad_rate=(found.log_rate / RATE).numpy(),
+    )
+
+
+def _print_table(measured: dict[str, Any]) -> None:
+    print(" ".join(f"{name} {value}" for name, value in measured["shape"].items()))
+    print(f"torch {measured['torch']}, {measured['machine']['capability']}, one thread; {measured['allocator']}")
+    print(
+        f"{'variant':18} {'mode':11} {'CPU s':>8} {'spread':>7} {'speed':>6} {'MB':>7} {'memory':>7} {'error':>8} "
+        "cosine"
+    )
+    for row in measured["variants"]:
+        print(
+            f"{row['name']:18} {row['mode']:11} {row['seconds_median']:8.3f} {row['seconds_spread']:7.3f} "
+            f"{row['speedup']:6.2f} {row['peak_bytes'] / 1e6:7.0f} {row['peak_ratio']:7.2f} "
+            f"{row['error_float64']:8.1e} {row['cosine_float64']:.4f}"
+        )
+    print(
+        f"{'floor':18} {'9 F':11} {measured['floor_seconds']:8.3f} {'':7} {measured['floor_speedup']:6.2f}   "
+        f"at {measured['convolution_flops_per_second'] / 1e9:.0f} GFLOP/s"
+    )
 
 
 if __name__ == "__main__":
