@@ -36,7 +36,7 @@ from medistill.jobs import keep_freed_memory
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build, can_compile, cross_entropy
-from medistill.recipe import NetworkSettings
+from medistill.recipe import MachineSettings, NetworkSettings
 
 CASES = {
     "a": {"size": 28, "classes": 2, "width": 128, "depth": 3, "batch": 20, "steps": 10, "padding": 3},
@@ -78,7 +78,7 @@ class Problem:
         form = (settings, shape["channels"], shape["size"], shape["classes"])
         self.shape, self.steps = shape, shape["steps"]
         self.automatic: FlatNetwork = build(*form)
-        self.written: FlatNetwork = build(*form, compiles=can_compile())
+        self.written: FlatNetwork = build(*form, machine=MachineSettings(compiles=can_compile()))
         self.start = self.automatic.initial(0).to(dtype)
         self.target = self.start + 0.01 * torch.randn(self.automatic.size, generator=generator).to(dtype)
         self.images = torch.randn(

@@ -74,6 +74,7 @@ OTHER = {
     "machine.threads": 1,
     "machine.compiles": True,
     "machine.processes": 2,
+    "machine.precision": "bfloat16",
     "machine.keep_mb": 100,
 }
 CHANGES_NO_RESULT = {"source.path", "machine.processes", "machine.keep_mb"}

@@ -269,7 +269,7 @@ def _outer_step(recipe: Recipe, buffer: Buffer, learned: _Learned) -> Outcome:
         return trajectory_distance(end, start, target, kept)
 
     channels, size = learned.images.shape[1:3]
-    network = build(recipe.network, channels, size, learned.targets.shape[1], recipe.compiles)
+    network = build(recipe.network, channels, size, learned.targets.shape[1], recipe.machine)
     steps = _inner_steps(recipe, len(learned.images), number)
     gradient = trajectory_gradient(
         network,

@@ -217,7 +217,7 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
 
     data = arm.data.draw(seed_for("random-images")) if isinstance(arm.data, RandomImages) else arm.data
     channels, size = data.pixels.shape[1:3]
-    network = build(recipe.network_as(arm.architecture), channels, size, data.targets.shape[1], recipe.compiles)
+    network = build(recipe.network_as(arm.architecture), channels, size, data.targets.shape[1], recipe.machine)
     state = fresh(network, seed_for("start"))
     settings = recipe.evaluate
     how = Optimization(
@@ -326,7 +326,7 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
         arm = arms[job.arm]
         identity = {
             "recipe": bench.recipe.digest("network", "augment"),
-            "compiled": bench.recipe.compiles,
+            "arithmetic": bench.recipe.machine.arithmetic,
             "optimizer": optimizer,
             "architecture": arm.architecture,
             "epochs": arm.epochs,

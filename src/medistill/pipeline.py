@@ -75,7 +75,7 @@ class Run:
     def buffer(self) -> Buffer:
         """The teachers' trajectories; shared by recipes that differ in distillation alone."""
         digest = self.recipe.digest("source", "network", "augment", "teachers")
-        key = self._key(f"{digest} compiled" if self.recipe.compiles else digest)
+        key = self._key(f"{digest} {self.recipe.machine.arithmetic}")
         teachers = self.recipe.teachers.count
         epoch = self.recipe.last_teacher_epoch
         return Buffer(self.out / "work" / f"buffer-{key}-{epoch}", teachers, epoch)

@@ -94,7 +94,11 @@ def _distillation(opened: Run) -> Stage:
     network = _network(opened, recipe.network.architecture)
     synthetic = _stand_in(opened)
     start = network.initial(0)
-    step = InnerStep(torch.arange(min(settings.batch_size or len(synthetic), len(synthetic))), None)
+    batch = torch.arange(min(settings.batch_size or len(synthetic), len(synthetic)))
+    kept_bytes = network.slope(
+        start, synthetic.images[batch], synthetic.targets[batch], len(batch), keep=True
+    ).kept_bytes
+    kept_steps = min(settings.student_steps, recipe.machine.keep_mb * 2**20 // kept_bytes) if kept_bytes else 0
 
     def outer_step_of_two() -> None:
         trajectory_gradient(
@@ -103,10 +107,10 @@ def _distillation(opened: Run) -> Stage:
             synthetic.images,
             synthetic.targets,
             torch.tensor(math.log(settings.inner_rate)),
-            [step, step],
+            [InnerStep(batch, None)] * 2,
             lambda end: trajectory_distance(end, start, start + 1),
             settings.micro_batch,
-            recipe.machine.keep_mb * 2**20,
+            min(2, kept_steps) * kept_bytes,
         )
 
     seconds, memory = _measured(outer_step_of_two, recipe.machine.threads or 1)
@@ -117,6 +121,7 @@ def _distillation(opened: Run) -> Stage:
     rounds = selections * math.ceil(settings.validate_networks / at_once)
     selecting = rounds * recipe.evaluate.steps * training_seconds
     path_bytes = 4 * network.size * settings.student_steps
+    memory += max(0, kept_steps - 2) * kept_bytes
     held = memory + path_bytes + (at_once * training_memory if at_once > 1 else 0)
     return Stage("distill", outer + selecting, held, 8 * 4 * synthetic.images.numel())
 
@@ -143,7 +148,7 @@ def _network(opened: Run, architecture: Architecture) -> FlatNetwork:
     images = opened.splits.train
     channels, size = images.pixels.shape[1:3]
     settings = opened.recipe.network_as(architecture)
-    return build(settings, channels, size, len(images.class_names), opened.recipe.compiles)
+    return build(settings, channels, size, len(images.class_names), opened.recipe.machine)
 
 
 def _stand_in(opened: Run) -> SyntheticSet:

@@ -138,13 +138,26 @@ class MachineSettings(Section):
     """What was chosen for the machine.
 
     `threads` of the outer loop and `compiles` (the ConvNet's own derivatives, compiled) change the last bits of a
-    result; `processes` and `keep_mb` (activations that an outer step may keep instead of computing them again) do not.
+    result, `precision` (of the compiled convolutions) more than those; `processes` and `keep_mb` (activations that an
+    outer step may keep instead of computing them again) change nothing.
     """
 
     threads: int | None = Field(None, ge=1)
     compiles: bool | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
     processes: int | None = Field(None, ge=1)
     keep_mb: int = Field(2048, ge=0)
+
+    @model_validator(mode="after")
+    def _narrow_is_compiled(self) -> Self:
+        if self.precision == "bfloat16" and self.compiles is False:
+            raise ValueError("precision = 'bfloat16' needs compiled networks: a C++ compiler, and compiles = true")
+        return self
+
+    @property
+    def arithmetic(self) -> str:
+        """What decides the last bits of one network's derivatives, as a word for keys."""
+        return f"compiled {self.precision}" if self.compiles else "automatic"
 
 
 class Recipe(Section):
@@ -212,11 +225,6 @@ class Recipe(Section):
         for later in ("networks", "search_networks", "full_epochs", "unseen", "rows"):
             del settings["evaluate"][later]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def compiles(self) -> bool:
-        """Whether networks are compiled where they can be; a recipe that leaves it open does not."""
-        return self.machine.compiles is True
 
     def to_toml(self) -> str:
         """The public settings as TOML; a setting that is absent means "choose for me" and is left out."""

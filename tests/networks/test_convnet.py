@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from medistill.networks import FlatNetwork, can_compile
 from medistill.networks.convnet import ConvNet, convnet
@@ -63,6 +64,16 @@ def test_compiled_kernels_agree_with_eager_ones(
     eager, fast = Place(channels, size, padding, dtype), Place(channels, size, padding, dtype, compiled())
     for ours, theirs in zip(fast.slopes(fast.written), eager.slopes(eager.written), strict=True):
         assert relative_error(ours, theirs) < tolerance
+
+
+def test_narrow_convolutions_keep_the_direction_of_every_slope() -> None:
+    place = Place(1, 16, 1, torch.float32)
+    narrow = ConvNet(convnet(NetworkSettings(width=6, depth=2), 1, 16, CLASSES), EAGER, narrow=True)
+    for ours, theirs in zip(place.slopes(narrow), place.slopes(place.written), strict=True):
+        assert ours.dtype == torch.float32
+        assert float(functional.cosine_similarity(ours.flatten(), theirs.flatten(), 0)) > 0.95
+    passed = place.written.slope(*place.batch, keep=True), narrow.slope(*place.batch, keep=True)
+    assert passed[1].kept_bytes < 0.6 * passed[0].kept_bytes
 
 
 def test_what_a_pass_keeps_saves_work_and_changes_nothing() -> None:

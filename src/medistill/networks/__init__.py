@@ -4,12 +4,17 @@ from medistill.networks.convnet import ConvNet, convnet
 from medistill.networks.flat import Alignment, FlatNetwork, Slope, cross_entropy
 from medistill.networks.kernels import can_compile, compiled
 from medistill.networks.resnet import ResNet18
-from medistill.recipe import NetworkSettings
+from medistill.recipe import MachineSettings, NetworkSettings
 
 __all__ = ["Alignment", "FlatNetwork", "Slope", "build", "can_compile", "cross_entropy"]
 
 
-def build(settings: NetworkSettings, channels: int, size: int, classes: int, compiles: bool = False) -> FlatNetwork:
+AUTOMATIC = MachineSettings(compiles=False)
+
+
+def build(
+    settings: NetworkSettings, channels: int, size: int, classes: int, machine: MachineSettings = AUTOMATIC
+) -> FlatNetwork:
     """The network of a recipe for images of `channels` x `size` x `size`.
 
     Args:
@@ -17,8 +22,8 @@ def build(settings: NetworkSettings, channels: int, size: int, classes: int, com
         channels: of the images.
         size: of the images, in pixels.
         classes: how many logits.
-        compiles: take a ConvNet's derivatives as they are written out, compiled, instead of by automatic
-            differentiation; changes speed and last bits. Other architectures have no such form.
+        machine: whether to take a ConvNet's derivatives as they are written out, compiled, instead of by automatic
+            differentiation, and in which precision. Other architectures have no such form.
 
     Raises:
         RecipeError: the images are too small for the depth.
@@ -26,4 +31,6 @@ def build(settings: NetworkSettings, channels: int, size: int, classes: int, com
     if settings.architecture == "resnet18":
         return FlatNetwork(ResNet18(channels, size, classes, settings.width))
     layers = convnet(settings, channels, size, classes)
-    return ConvNet(layers, compiled()) if compiles else FlatNetwork(layers)
+    if not machine.compiles:
+        return FlatNetwork(layers)
+    return ConvNet(layers, compiled(), narrow=machine.precision == "bfloat16")

@@ -170,11 +170,12 @@ class ConvNet(FlatNetwork):
     Args:
         layers: made by `convnet`.
         kernels: what lies between two convolutions, compiled or as it stands.
+        narrow: convolve in bfloat16 and keep activations in it; parameters, slopes, norms and loss stay wide.
     """
 
-    def __init__(self, layers: nn.Sequential, kernels: Kernels) -> None:
+    def __init__(self, layers: nn.Sequential, kernels: Kernels, narrow: bool = False) -> None:
         super().__init__(layers)
-        self._kernels = kernels
+        self._kernels, self._narrow = kernels, narrow
         convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
         self._convolutions = [_convolution(layer.in_channels, int(layer.padding[0])) for layer in convolutions]
 
@@ -183,14 +184,14 @@ class ConvNet(FlatNetwork):
         """See `FlatNetwork.slope`."""
         blocks, head = self._layers(params)
         passed = []
-        x = images
+        x = images.bfloat16() if self._narrow else images
         for convolution, block in zip(self._convolutions, blocks, strict=True):
             x = convolution.arranged(x)
             z = convolution.forward(x, block.weight)
             y, mean, s = self._kernels.forward(z, block.gain, block.shift)
             passed.append((x, z, mean, s))
             x = y
-        features = x.flatten(1)
+        features = x.flatten(1).to(params.dtype)
         odds = (features @ head.weight.T + head.bias).softmax(1)
         logits_bar = (odds * targets.sum(1, keepdim=True) - targets) / batch_size
 
@@ -203,7 +204,7 @@ class ConvNet(FlatNetwork):
             slopes = [convolution.to_weight(x, z_bar), torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
             if x is not passed[0][0]:
                 y_bar = convolution.to_input(z_bar, block.weight)
-        slope = torch.cat([part.reshape(-1) for part in slopes])
+        slope = torch.cat([part.reshape(-1).to(params.dtype) for part in slopes])
         if not keep:
             return Slope(slope)
         everything = _Pass(tuple(reversed(kept)), features, odds, logits_bar)
@@ -238,7 +239,7 @@ class ConvNet(FlatNetwork):
             tangents.append((dx, dz, along_one, along_n))
             dx = dy
         assert dx is not None
-        dfeatures = dx.flatten(1)
+        dfeatures = dx.flatten(1).to(params.dtype)
         dlogits = dfeatures @ head.weight.T + kept.features @ dhead.weight.T + dhead.bias
         value = (kept.logits_bar * dlogits).sum()
 
@@ -258,17 +259,17 @@ class ConvNet(FlatNetwork):
                 weight_bar += convolution.to_weight(dx, at.dz_bar)
             slopes = [weight_bar, torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
             y_bar = convolution.to_input(z_bar, block.weight) + convolution.to_input(at.dz_bar, dblock.weight)
-        to_params = torch.cat([part.reshape(-1) for part in slopes])
-        return Alignment(value, to_params, y_bar, (expected - dlogits) / batch_size)
+        to_params = torch.cat([part.reshape(-1).to(params.dtype) for part in slopes])
+        return Alignment(value, to_params, y_bar.to(images.dtype), (expected - dlogits) / batch_size)
 
     def _layers(self, params: Params) -> tuple[list[_Block], _Head]:
         *views, weight, bias = self.views(params)
-        blocks = [
-            _Block(views[i].contiguous(memory_format=torch.channels_last), views[i + 2], views[i + 3])
-            for i in range(0, len(views), 4)
-        ]
+        blocks = []
+        for weight_of, _, gain, shift in zip(*(views[part::4] for part in range(4)), strict=True):
+            narrowed = weight_of.bfloat16() if self._narrow else weight_of
+            blocks.append(_Block(narrowed.contiguous(memory_format=torch.channels_last), gain, shift))
         return blocks, _Head(weight, bias)
 
 
 def _like(x: Tensor, features_bar: Tensor) -> Tensor:
-    return features_bar.view(x.shape).contiguous(memory_format=torch.channels_last)
+    return features_bar.to(x.dtype).view(x.shape).contiguous(memory_format=torch.channels_last)

@@ -16,6 +16,8 @@ and for phi = <dy_bar, dy>, with A' of dy_bar, whose pullbacks to dz, dgain, dsh
     n_bar  = gain A + dgain A' - s gain (A' mean(n dz) + dz mean(A' n))
     z_bar  = P(n_bar) - s n gain mean(A' dn)                         gain_bar = sum A n + A' dn
 
+z, y and their tangents and cotangents may be bfloat16; means, s, gain and shift stay wider.
+
 Every function is a few passes over memory once compiled. Sums run over a row before they run over rows, which keeps a
 row in the cache while all channels of it are added.
 
@@ -50,32 +52,35 @@ class Kernels:
 
 def forward(z: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """y [n, c, h // 2, w // 2] of a convolution's output z [n, c, h, w], with each channel's mean and s."""
+    given, z = z, _widened(z)
     mean = _mean(z)
     s = (_mean((z - mean).square()) + _EPS).rsqrt()
-    return _pool(torch.relu((z - mean) * (s * _wide(gain)) + _wide(shift))), mean, s
+    return _pool(torch.relu((z - mean) * (s * _wide(gain)) + _wide(shift))).to(given.dtype), mean, s
 
 
 def pullback(
     z: Tensor, mean: Tensor, s: Tensor, gain: Tensor, shift: Tensor, y_bar: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cotangents of z, gain and shift from that of y."""
+    given, z, y_bar = z, _widened(z), _widened(y_bar)
     g, n = _wide(gain), (z - mean) * s
     is_on = g * n + _wide(shift) > 0
     shift_bar, gain_bar = _sum(y_bar * _pool(_where(is_on, 1.0))), _sum(y_bar * _pool(_where(is_on, n)))
     area = z.shape[2] * z.shape[3]
     z_bar = s * g * (_where(is_on, _spread(y_bar, z)) - shift_bar / area - n * (gain_bar / area))
-    return z_bar, gain_bar.sum((0, 2, 3)), shift_bar.sum((0, 2, 3))
+    return z_bar.to(given.dtype), gain_bar.sum((0, 2, 3)), shift_bar.sum((0, 2, 3))
 
 
 def tangent(
     z: Tensor, mean: Tensor, s: Tensor, gain: Tensor, shift: Tensor, dz: Tensor, dgain: Tensor, dshift: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dy from dz, dgain and dshift, with mean(dz) and mean(n dz)."""
+    given, z, dz = z, _widened(z), _widened(dz)
     g, n = _wide(gain), (z - mean) * s
     along_one, along_n = _mean(dz), _mean(n * dz)
     dn = s * (dz - along_one - n * along_n)
     da = g * dn + _wide(dgain) * n + _wide(dshift)
-    return _pool(_where(g * n + _wide(shift) > 0, da)), along_one, along_n
+    return _pool(_where(g * n + _wide(shift) > 0, da)).to(given.dtype), along_one, along_n
 
 
 def tangent_pullback(
@@ -92,6 +97,7 @@ def tangent_pullback(
     dy_bar: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cotangents of z, gain and shift from those of y and of dy; `along_one` and `along_n` come from `tangent`."""
+    given, z, dz, y_bar, dy_bar = z, *(_widened(each) for each in (z, dz, y_bar, dy_bar))
     g, n, area = _wide(gain), (z - mean) * s, z.shape[2] * z.shape[3]
     is_on = g * n + _wide(shift) > 0
     on, on_n = _pool(_where(is_on, 1.0)), _pool(_where(is_on, n))
@@ -105,7 +111,7 @@ def tangent_pullback(
     mean_n_n_bar = (g * sum_n + for_dy * dsum_n) / area - for_dz * along_n
     n_bar = _where(is_on, g * _spread(y_bar, z) + for_dy * _spread(dy_bar, z)) - for_dz * dz
     z_bar = s * (n_bar - mean_n_bar - n * (mean_n_n_bar + g * dsum_dn / area))
-    return z_bar, (sum_n + dsum_dn).sum((0, 2, 3)), shift_bar.sum((0, 2, 3))
+    return z_bar.to(given.dtype), (sum_n + dsum_dn).sum((0, 2, 3)), shift_bar.sum((0, 2, 3))
 
 
 EAGER = Kernels(forward, pullback, tangent, tangent_pullback)
@@ -134,6 +140,11 @@ def compiled() -> Kernels:
 
     functions: list[Any] = [forward, pullback, tangent, tangent_pullback]
     return Kernels(*(torch.compile(each, fullgraph=True, dynamic=True, options=options) for each in functions))
+
+
+def _widened(values: Tensor) -> Tensor:
+    """bfloat16 as float32, in which everything here is computed; other precisions as they are."""
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _wide(values: Tensor) -> Tensor:
