@@ -101,6 +101,16 @@ def test_a_recipe_chooses_the_rows_of_its_table():
     assert [arm.name for arm in standard_arms(toy, films(), made(toy))] == ["random", "distilled"]
 
 
+def test_learned_labels_are_judged_beside_the_same_images_with_hard_ones():
+    toy = recipe({"evaluate.rows": ["distilled"]})
+    soft = dataclasses.replace(made(toy), targets=torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.1, 0.9]]))
+    learned, hard = standard_arms(toy, films(), soft)
+    assert (learned.name, hard.name) == ("distilled", "distilled-hard")
+    assert torch.equal(hard.data.targets.argmax(1), torch.tensor([0, 0, 1, 1]))
+    assert hard.data.has_hard_labels
+    assert torch.equal(hard.data.pixels, learned.data.pixels)
+
+
 def test_networks_where_one_diverged_have_no_score():
     toy = recipe()
     arm = full("full-natural", toy, films())

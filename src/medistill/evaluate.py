@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.nn import functional
 
 from medistill import __version__, metrics
 from medistill.errors import MatchingError, RecipeError
@@ -106,6 +107,9 @@ def synthetic_arm(recipe: Recipe, synthetic: SyntheticSet, architecture: Archite
 def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet) -> list[Arm]:
     """The table's rows that the recipe asks for: random and distilled images, all images sampled both ways, then
     random and distilled images again for every unseen network.
+
+    Where labels were learned, a row `distilled-hard` has the same images with nothing but each one's likeliest class:
+    random images have hard labels too.
     """
     transform, own = synthetic.transform, recipe.network.architecture
     random = RandomImages(real, transform, recipe.distill.ipc)
@@ -118,6 +122,9 @@ def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet)
         Arm("full-balanced", everything, own, epochs, "balanced"),
     )
     arms = [arm for arm in known if arm.name in recipe.evaluate.rows]
+    if synthetic.has_soft_labels:
+        hard = functional.one_hot(synthetic.targets.argmax(1), len(synthetic.class_names)).float()
+        arms.append(_small_arm(recipe, "distilled-hard", TrainingSet(synthetic.images, hard, transform)))
     for architecture in recipe.evaluate.unseen:
         arms += [
             _small_arm(recipe, "random", random, architecture),

@@ -20,7 +20,7 @@ from medistill.networks import FlatNetwork, build
 from medistill.pipeline import Run
 from medistill.recipe import Architecture
 from medistill.report.words import size
-from medistill.synthetic import SyntheticSet
+from medistill.synthetic import SyntheticSet, trusting_logits
 from medistill.train import TrainingSet
 from medistill.usage import measured
 
@@ -156,6 +156,8 @@ def _stand_in(opened: Run) -> SyntheticSet:
     images = opened.splits.train
     count = opened.recipe.distill.ipc * len(images.class_names)
     targets = torch.eye(len(images.class_names)).repeat_interleave(opened.recipe.distill.ipc, 0)
+    if opened.recipe.distill.learn_labels:
+        targets = trusting_logits(targets).softmax(1)
     noise = torch.randn(count, *images.pixels.shape[1:], generator=torch.Generator().manual_seed(0))
     return SyntheticSet(noise, targets, 1.0, images.class_names, opened.transform)
 

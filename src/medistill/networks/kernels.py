@@ -127,8 +127,13 @@ def can_compile() -> bool:
 def compiled() -> Kernels:
     """The four functions compiled for this machine, once for all shapes; takes seconds when first called.
 
-    A compiler must be there (`can_compile`). The last bits differ from those of `EAGER`.
+    A compiler must be there (`can_compile`). The last bits differ from those of `EAGER`. What is compiled is kept in
+    the user's cache folder.
     """
+    # torch would keep what it compiles in a shared temporary folder, where others could put code for it to load.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medistill" / "compiled"
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     # One network has several sizes, odd and even; double precision and other thread counts make variants of their own.
     torch._dynamo.config.recompile_limit = 64
     options: dict[str, Any] = {

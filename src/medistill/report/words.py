@@ -10,6 +10,7 @@ _ROWS = {
     "majority": "always the commonest class",
     "random": "random real images",
     "distilled": "distilled images",
+    "distilled-hard": "distilled images, hard labels",
     "full-natural": "all real images, natural sampling",
     "full-balanced": "all real images, balanced sampling",
     "full": "all real images",
