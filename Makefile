@@ -28,6 +28,7 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.gradient
+	$(BIN)/python -m benchmarks.training
 
 docs: setup
 	$(BIN)/pytest tests/test_docs.py
