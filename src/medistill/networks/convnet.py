@@ -8,7 +8,7 @@ With F one forward pass, a kept step costs 9 F and a step computed again 11 F.
 
 Two facts save work. A convolution's bias is taken off again by the norm behind it, so it is never added and its slope
 is zero. And a first layer on one or three channels is a product of small patches with a matrix, which libraries
-multiply many times faster than they convolve.
+multiply several times faster than they convolve.
 
 Activations lie with channels last in memory. Suffixes and prefixes are those of `kernels.py`: `x_bar` is a cotangent,
 `dx` a tangent, `dx_bar` the cotangent of a tangent, which is the cotangent of first order.
