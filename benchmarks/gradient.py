@@ -16,11 +16,11 @@ convolutions of a kept step would take alone, 9 forward passes' work at the rate
 """
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +37,7 @@ from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build, can_compile, cross_entropy
 from medistill.recipe import MachineSettings, NetworkSettings
+from medistill.usage import measured
 
 CASES = {
     "a": {"size": 28, "classes": 2, "width": 128, "depth": 3, "batch": 20, "steps": 10, "padding": 3},
@@ -62,11 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shape = FREE | CASES.get(options.case, {}) | given
     if options.dump is not None:
         return _dump(shape, options.dump)
-    measured = _measured(shape, options.repeats)
+    results = _compared(shape, options.repeats)
     if options.json:
-        print(json.dumps(measured, indent=2))
+        print(json.dumps(results, indent=2))
     else:
-        _print_table(measured)
+        _print_table(results)
 
 
 class Problem:
@@ -149,7 +150,7 @@ VARIANTS: dict[tuple[str, str], Callable[[Problem], Tensor]] = {
 }
 
 
-def _measured(shape: dict[str, int], repeats: int) -> dict[str, Any]:
+def _compared(shape: dict[str, int], repeats: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     keep_freed_memory()
     problem, seconds = Problem(shape), {key: list[float]() for key in VARIANTS}
@@ -231,14 +232,9 @@ def _peak(shape: dict[str, int], key: tuple[str, str]) -> int:
     """Bytes that a variant holds at most, beyond what a far smaller gradient of the same kind needed."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    VARIANTS[key](Problem(shape | {"batch": 1, "steps": 1}))
-    problem, before = Problem(shape), _most_held()
-    VARIANTS[key](problem)
-    return _most_held() - before
-
-
-def _most_held() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    problem, small = Problem(shape), Problem(shape | {"batch": 1, "steps": 1})
+    before, most = (measured(functools.partial(VARIANTS[key], each), repeats=1)[1] for each in (small, problem))
+    return most - before
 
 
 def _dump(shape: dict[str, int], path: Path) -> None:
@@ -264,22 +260,22 @@ def _dump(shape: dict[str, int], path: Path) -> None:
     )
 
 
-def _print_table(measured: dict[str, Any]) -> None:
-    print(" ".join(f"{name} {value}" for name, value in measured["shape"].items()))
-    print(f"torch {measured['torch']}, {measured['machine']['capability']}, one thread; {measured['allocator']}")
+def _print_table(results: dict[str, Any]) -> None:
+    print(" ".join(f"{name} {value}" for name, value in results["shape"].items()))
+    print(f"torch {results['torch']}, {results['machine']['capability']}, one thread; {results['allocator']}")
     print(
         f"{'variant':18} {'mode':11} {'CPU s':>8} {'spread':>7} {'speed':>6} {'MB':>7} {'memory':>7} {'error':>8} "
         "cosine"
     )
-    for row in measured["variants"]:
+    for row in results["variants"]:
         print(
             f"{row['name']:18} {row['mode']:11} {row['seconds_median']:8.3f} {row['seconds_spread']:7.3f} "
             f"{row['speedup']:6.2f} {row['peak_bytes'] / 1e6:7.0f} {row['peak_ratio']:7.2f} "
             f"{row['error_float64']:8.1e} {row['cosine_float64']:.4f}"
         )
     print(
-        f"{'floor':18} {'9 F':11} {measured['floor_seconds']:8.3f} {'':7} {measured['floor_speedup']:6.2f}   "
-        f"at {measured['convolution_flops_per_second'] / 1e9:.0f} GFLOP/s"
+        f"{'floor':18} {'9 F':11} {results['floor_seconds']:8.3f} {'':7} {results['floor_speedup']:6.2f}   "
+        f"at {results['convolution_flops_per_second'] / 1e9:.0f} GFLOP/s"
     )
 
 

@@ -44,7 +44,7 @@ def _record(path: Path, stage: str, seconds: float, peak_bytes: int) -> None:
     write_json(path, stages)
 
 
-def measured(step: Callable[[], None], repeats: int = 3) -> tuple[float, int]:
+def measured(step: Callable[[], object], repeats: int = 3) -> tuple[float, int]:
     """The median wall time of a step in seconds, and the most memory in bytes that this process then held.
 
     A first call is not counted in the time: libraries prepare themselves in it.
