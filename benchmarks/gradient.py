@@ -3,15 +3,18 @@
 The reference is what the field does: a flat-parameter ConvNet in eager float32, written here from the mathematics, its
 J student steps unrolled by `autograd.grad(create_graph=True)`, then one pass back through everything. Beside it stand
 the adjoint by automatic differentiation, the adjoint with the ConvNet's derivatives written out (activations kept or
-recomputed), and the gradient that TESLA's released code computes, which leaves out how a batch changes later weights.
+recomputed; in float32 and, where the machine computes in them, TensorFloat-32 and bfloat16), and the gradient that
+TESLA's released code computes, which leaves out how a batch changes later weights.
 
-Variants run interleaved in one process, one thread, on the same inputs; times are process CPU seconds, medians of the
-repetitions after one that is not counted. Peak memory is measured in a process of its own for each variant, beyond
-what it held before. Errors and cosines are of the pixel gradient, against double precision. The floor is what the
-convolutions of a kept step would take alone, 9 forward passes' work at the rate at which forward convolutions ran.
+Variants run interleaved in one process, one thread, on the same inputs; times are process CPU seconds (on a GPU seconds
+on the wall, with everything finished), medians of the repetitions after one that is not counted. Peak memory is
+measured in a process of its own for each variant, beyond what it held before. Errors and cosines are of the pixel
+gradient, against double precision on the CPU. The floor is what the convolutions of a kept step would take alone, 9
+forward passes' work at the rate at which forward convolutions ran in float32.
 
     python -m benchmarks.gradient --case a
     python -m benchmarks.gradient --size 32 --width 64 --depth 3 --batch 40 --steps 10 --json
+    python -m benchmarks.gradient --case c --device cuda
     python -m benchmarks.gradient --case a --dump a.npz     the same numbers in float64, for anyone to compute again
 """
 
@@ -22,21 +25,21 @@ import math
 import multiprocessing
 import platform
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.clock import seconds_of
 from medistill.jobs import keep_freed_memory
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build, can_compile, cross_entropy
-from medistill.recipe import MachineSettings, NetworkSettings
+from medistill.recipe import Device, MachineSettings, NetworkSettings, Precision
 from medistill.usage import measured
 
 CASES = {
@@ -56,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in FREE:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--dump", type=Path, metavar="FILE.npz", help="write problem and exact gradient in float64")
     options = parser.parse_args(arguments)
@@ -63,30 +67,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shape = FREE | CASES.get(options.case, {}) | given
     if options.dump is not None:
         return _dump(shape, options.dump)
-    results = _compared(shape, options.repeats)
+    results = compared(shape, options.repeats, options.device)
     if options.json:
         print(json.dumps(results, indent=2))
     else:
-        _print_table(results)
+        print_table(results)
 
 
 class Problem:
     """A student at fresh parameters, a target a little way off, and synthetic images of noise."""
 
-    def __init__(self, shape: dict[str, int], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, shape: dict[str, int], device: Device = "cpu", dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(0)
         settings = NetworkSettings(width=shape["width"], depth=shape["depth"], first_padding=shape["padding"])
         form = (settings, shape["channels"], shape["size"], shape["classes"])
-        self.shape, self.steps = shape, shape["steps"]
+        self.shape, self.steps, self.device = shape, shape["steps"], device
         self.automatic: FlatNetwork = build(*form)
-        self.written: FlatNetwork = build(*form, machine=MachineSettings(compiles=can_compile()))
-        self.start = self.automatic.initial(0).to(dtype)
-        self.target = self.start + 0.01 * torch.randn(self.automatic.size, generator=generator).to(dtype)
-        self.images = torch.randn(
-            shape["batch"], *(shape[n] for n in ("channels", "size", "size")), generator=generator
+        self._form = form
+        start = self.automatic.initial(0)
+        target = start + 0.01 * torch.randn(self.automatic.size, generator=generator)
+        images = torch.randn(shape["batch"], *(shape[n] for n in ("channels", "size", "size")), generator=generator)
+        targets = torch.eye(shape["classes"])[torch.arange(shape["batch"]) % shape["classes"]]
+        self.start, self.target, self.images, self.targets = (
+            each.to(device, dtype) for each in (start, target, images, targets)
         )
-        self.images = self.images.to(dtype)
-        self.targets = torch.eye(shape["classes"], dtype=dtype)[torch.arange(shape["batch"]) % shape["classes"]]
+
+    def written(self, precision: Precision) -> FlatNetwork:
+        """The network whose derivatives are written out, compiled where the machine can."""
+        machine = MachineSettings(device=self.device, compiles=can_compile(self.device), precision=precision)
+        return build(*self._form, machine=machine)
 
     def distance(self, end: Tensor) -> Tensor:
         """The objective."""
@@ -136,66 +145,92 @@ def tesla(problem: Problem) -> Tensor:
 def adjoint(problem: Problem, network: FlatNetwork, keep_bytes: int = 0, micro_batch: int | None = None) -> Tensor:
     """The project's gradient."""
     steps = [InnerStep(torch.arange(len(problem.images)), None)] * problem.steps
-    log_rate = torch.tensor(math.log(RATE), dtype=problem.start.dtype)
+    log_rate = torch.tensor(math.log(RATE), dtype=problem.start.dtype, device=problem.device)
     place = (problem.start, problem.images, problem.targets, log_rate, steps)
     return trajectory_gradient(network, *place, problem.distance, micro_batch, keep_bytes).images
 
 
-VARIANTS: dict[tuple[str, str], Callable[[Problem], Tensor]] = {
-    ("unrolled", "graph"): unrolled,
-    ("tesla", "graph"): tesla,
-    ("adjoint-automatic", "recomputed"): lambda problem: adjoint(problem, problem.automatic),
-    ("adjoint", "kept"): lambda problem: adjoint(problem, problem.written, EVERYTHING),
-    ("adjoint", "recomputed"): lambda problem: adjoint(problem, problem.written),
-}
+class Variant(NamedTuple):
+    """One way to the gradient."""
+
+    name: str
+    precision: Precision
+    mode: str
+
+    def gradient(self, problem: Problem) -> Tensor:
+        """The pixel gradient, this way."""
+        if self.name == "unrolled":
+            return unrolled(problem)
+        if self.name == "tesla":
+            return tesla(problem)
+        network = problem.automatic if self.name == "adjoint-automatic" else problem.written(self.precision)
+        return adjoint(problem, network, EVERYTHING if self.mode == "kept" else 0)
 
 
-def _compared(shape: dict[str, int], repeats: int) -> dict[str, Any]:
+REFERENCE = Variant("unrolled", "float32", "graph")
+
+
+def variants_on(device: Device) -> list[Variant]:
+    """Every variant that a device computes natively."""
+    precisions: list[Precision] = ["float32"]
+    if device == "cuda":
+        precisions += ["tensorfloat32", "bfloat16"]
+    elif torch.ops.mkldnn._is_mkldnn_bf16_supported() and can_compile():
+        precisions.append("bfloat16")
+    return [
+        REFERENCE,
+        Variant("tesla", "float32", "graph"),
+        Variant("adjoint-automatic", "float32", "recomputed"),
+        *(Variant("adjoint", precision, mode) for precision in precisions for mode in ("kept", "recomputed")),
+    ]
+
+
+def compared(shape: dict[str, int], repeats: int, device: Device) -> dict[str, Any]:
+    """Every variant's time, memory and error on one shape, and the floor."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    problem, seconds = Problem(shape), {key: list[float]() for key in VARIANTS}
-    gradients = {key: variant(problem) for key, variant in VARIANTS.items()}
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    problem, variants = Problem(shape, device), variants_on(device)
+    gradients = {each: each.gradient(problem).cpu() for each in variants}
+    seconds = {each: list[float]() for each in variants}
     for _ in range(repeats):
-        for key, variant in VARIANTS.items():
-            started = time.process_time()
-            variant(problem)
-            seconds[key].append(time.process_time() - started)
-    precise = Problem(shape, torch.float64)
+        for each in variants:
+            seconds[each].append(seconds_of(functools.partial(each.gradient, problem), device))
+    precise = Problem(shape, dtype=torch.float64)
     exact = adjoint(precise, precise.automatic, micro_batch=4)
-    peaks = {key: _in_own_process(shape, key) for key in VARIANTS}
-    base = ("unrolled", "graph")
-    variants = [
-        {
-            "name": name,
-            "precision": "float32",
-            "mode": mode,
-            "seconds_median": statistics.median(seconds[name, mode]),
-            "seconds_spread": max(seconds[name, mode]) - min(seconds[name, mode]),
-            "speedup": statistics.median(seconds[base]) / statistics.median(seconds[name, mode]),
-            "peak_bytes": peaks[name, mode],
-            "peak_ratio": peaks[name, mode] / peaks[base],
-            "error_float64": float((gradients[name, mode] - exact).norm() / exact.norm()),
-            "cosine_float64": _cosine(gradients[name, mode], exact),
-        }
-        for name, mode in VARIANTS
-    ]
+    peaks = {each: _in_own_process(shape, each, device) for each in variants}
+    median = {each: statistics.median(times) for each, times in seconds.items()}
     work, rate = _convolutions(problem)
     floor = _FORWARD_PASSES_OF_A_KEPT_STEP * work * problem.steps / rate
+    rows = [
+        {
+            **each._asdict(),
+            "seconds_median": median[each],
+            "seconds_spread": max(seconds[each]) - min(seconds[each]),
+            "speedup": median[REFERENCE] / median[each],
+            "peak_bytes": peaks[each],
+            "peak_ratio": peaks[each] / peaks[REFERENCE],
+            "error_float64": float((gradients[each] - exact).norm() / exact.norm()),
+            "cosine_float64": _cosine(gradients[each], exact),
+        }
+        for each in variants
+    ]
     return {
         "shape": shape,
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "capability": torch.backends.cpu.get_cpu_capability(),
+            "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
             "threads": 1,
         },
         "torch": torch.__version__,
         "allocator": "freed memory kept (mallopt), in every variant",
-        "compiled": can_compile(),
+        "compiled": can_compile(device),
         "repeats": repeats,
         "convolution_flops_per_second": rate,
         "floor_seconds": floor,
-        "floor_speedup": statistics.median(seconds[base]) / floor,
-        "variants": variants,
+        "floor_speedup": median[REFERENCE] / floor,
+        "variants": rows,
     }
 
 
@@ -209,42 +244,41 @@ def _convolutions(problem: Problem) -> tuple[float, float]:
     shape, total, seconds = problem.shape, 0.0, 0.0
     side, before, padding = shape["size"], shape["channels"], shape["padding"]
     for _ in range(shape["depth"]):
-        x = torch.randn(shape["batch"], before, side, side).contiguous(memory_format=torch.channels_last)
-        weight = torch.randn(shape["width"], before, 3, 3).contiguous(memory_format=torch.channels_last)
-        out = side + 2 * padding - 2
-        times = []
-        for _ in range(6):
-            started = time.process_time()
-            functional.conv2d(x, weight, padding=padding)
-            times.append(time.process_time() - started)
+        x = torch.randn(shape["batch"], before, side, side).to(problem.device, memory_format=torch.channels_last)
+        weight = torch.randn(shape["width"], before, 3, 3).to(problem.device, memory_format=torch.channels_last)
+        convolve = functools.partial(functional.conv2d, x, weight, padding=padding)
+        times = [seconds_of(convolve, problem.device) for _ in range(6)]
         seconds += statistics.median(times[1:])
+        out = side + 2 * padding - 2
         total += 2.0 * shape["batch"] * out * out * shape["width"] * before * 9
         side, before, padding = out // 2, shape["width"], 1
     return total, total / seconds
 
 
-def _in_own_process(shape: dict[str, int], key: tuple[str, str]) -> int:
+def _in_own_process(shape: dict[str, int], variant: Variant, device: Device) -> int:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return int(pool.apply(_peak, (shape, key)))
+        return int(pool.apply(_peak, (shape, variant, device)))
 
 
-def _peak(shape: dict[str, int], key: tuple[str, str]) -> int:
+def _peak(shape: dict[str, int], variant: Variant, device: Device) -> int:
     """Bytes that a variant holds at most, beyond what a far smaller gradient of the same kind needed."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    problem, small = Problem(shape), Problem(shape | {"batch": 1, "steps": 1})
-    before, most = (measured(functools.partial(VARIANTS[key], each), repeats=1)[1] for each in (small, problem))
+    problem, small = Problem(shape, device), Problem(shape | {"batch": 1, "steps": 1}, device)
+    before, most = (
+        measured(functools.partial(variant.gradient, each), repeats=1, device=device)[1] for each in (small, problem)
+    )
     return most - before
 
 
 def _dump(shape: dict[str, int], path: Path) -> None:
     """Problem and exact gradient in float64; `start` and `target` are flat: for every block convolution weight and
     bias, norm weight and bias, then the classifier's weight and bias."""
-    problem = Problem(shape, torch.float64)
+    problem = Problem(shape, dtype=torch.float64)
     steps = [InnerStep(torch.arange(len(problem.images)), None)] * problem.steps
     log_rate = torch.tensor(math.log(RATE), dtype=torch.float64)
     place = (problem.start, problem.images, problem.targets, log_rate, steps)
-    found = trajectory_gradient(problem.written, *place, problem.distance)
+    found = trajectory_gradient(problem.automatic, *place, problem.distance)
     np.savez(
         path,
         start=problem.start.numpy(),
@@ -260,21 +294,23 @@ def _dump(shape: dict[str, int], path: Path) -> None:
     )
 
 
-def _print_table(results: dict[str, Any]) -> None:
+def print_table(results: dict[str, Any]) -> None:
+    """One row a variant."""
     print(" ".join(f"{name} {value}" for name, value in results["shape"].items()))
-    print(f"torch {results['torch']}, {results['machine']['capability']}, one thread; {results['allocator']}")
+    machine = results["machine"]
+    print(f"torch {results['torch']}, {machine['gpu'] or machine['capability']}, one thread; {results['allocator']}")
     print(
-        f"{'variant':18} {'mode':11} {'CPU s':>8} {'spread':>7} {'speed':>6} {'MB':>7} {'memory':>7} {'error':>8} "
-        "cosine"
+        f"{'variant':18} {'precision':14} {'mode':11} {'seconds':>8} {'spread':>7} {'speed':>6} {'MB':>7} "
+        f"{'memory':>7} {'error':>8} cosine"
     )
     for row in results["variants"]:
         print(
-            f"{row['name']:18} {row['mode']:11} {row['seconds_median']:8.3f} {row['seconds_spread']:7.3f} "
-            f"{row['speedup']:6.2f} {row['peak_bytes'] / 1e6:7.0f} {row['peak_ratio']:7.2f} "
-            f"{row['error_float64']:8.1e} {row['cosine_float64']:.4f}"
+            f"{row['name']:18} {row['precision']:14} {row['mode']:11} {row['seconds_median']:8.3f} "
+            f"{row['seconds_spread']:7.3f} {row['speedup']:6.2f} {row['peak_bytes'] / 1e6:7.0f} "
+            f"{row['peak_ratio']:7.2f} {row['error_float64']:8.1e} {row['cosine_float64']:.4f}"
         )
     print(
-        f"{'floor':18} {'9 F':11} {results['floor_seconds']:8.3f} {'':7} {results['floor_speedup']:6.2f}   "
+        f"{'floor':18} {'':14} {'9 F':11} {results['floor_seconds']:8.3f} {'':7} {results['floor_speedup']:6.2f}   "
         f"at {results['convolution_flops_per_second'] / 1e9:.0f} GFLOP/s"
     )
 

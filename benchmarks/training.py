@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.clock import seconds_of
 from medistill.images import LabelledImages
 from medistill.jobs import keep_freed_memory
 from medistill.networks import FlatNetwork, build, can_compile
@@ -49,10 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = {name: list[float]() for name in variants}
     for repeat in range(options.repeats + 1):
         for name, one_pass in variants.items():
-            started = time.process_time()
-            one_pass()
+            taken = seconds_of(one_pass)
             if repeat:
-                seconds[name].append(time.process_time() - started)
+                seconds[name].append(taken)
     rates = {name: shape["images"] / statistics.median(times) for name, times in seconds.items()}
     spreads = {name: max(times) / min(times) - 1 for name, times in seconds.items()}
     with multiprocessing.get_context("spawn").Pool(2) as pool:

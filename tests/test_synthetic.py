@@ -11,6 +11,8 @@ from medistill.recipe import AugmentSettings, DistillSettings, NetworkSettings
 from medistill.synthetic import SyntheticSet, normalized, starting_set, trusting_logits
 from toys import TRANSFORM, films
 
+STARTS = ["noise", "class-noise", "class-mean", "real"]
+
 
 def start(seed: int = 0, real: LabelledImages | None = None, **settings: object) -> SyntheticSet:
     real = real or films((20, 30, 20))
@@ -24,9 +26,9 @@ def nearest_film(made: SyntheticSet, real: LabelledImages) -> torch.Tensor:
     return torch.cdist(made.images.flatten(1), all_films).min(1).values / all_films.shape[1] ** 0.5
 
 
-@pytest.mark.parametrize("how", ["noise", "class-mean", "real"])
+@pytest.mark.parametrize("how", STARTS)
 def test_a_start_has_ipc_images_of_every_class_in_the_order_of_the_classes(how):
-    made = start(start=how)
+    made = start(start=how, real=films((70, 80, 64)))
     assert made.images.shape == (9, 1, 8, 8)
     assert made.targets.argmax(1).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert (made.targets.sum(1) == 1).all()
@@ -36,10 +38,11 @@ def test_a_start_has_ipc_images_of_every_class_in_the_order_of_the_classes(how):
     assert len(made) == 9
 
 
-@pytest.mark.parametrize("how", ["noise", "class-mean", "real"])
+@pytest.mark.parametrize("how", STARTS)
 def test_the_same_seed_gives_the_same_start_and_another_seed_another(how):
-    assert torch.equal(start(1, start=how).images, start(1, start=how).images)
-    assert not torch.equal(start(1, start=how).images, start(2, start=how).images)
+    once, again, other = (start(seed, start=how, real=films((70, 80, 64))).images for seed in (1, 1, 2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
 
 
 def test_a_real_start_copies_different_films_of_the_right_class():
@@ -75,6 +78,29 @@ def test_a_class_mean_of_fewer_images_than_the_class_has_differs_each_time():
     assert not torch.allclose(made.images[0], made.images[1], atol=1e-3)
 
 
+def test_class_noise_has_the_mean_and_covariance_of_its_class():
+    real = films((70, 1100))
+    all_films = normalized(torch.from_numpy(real.pixels), TRANSFORM).double().flatten(1)
+    for index, made in enumerate(start(start="class-noise", ipc=60, real=real).images.double().flatten(1).split(60)):
+        own = all_films[real.labels == index]
+        sigma = own.std(0)
+        assert float(((made.mean(0) - own.mean(0)) / sigma).square().mean()) == pytest.approx(1 / 60, rel=0.4)
+        true, found = torch.cov(own.T), torch.cov(made.T)
+        axis = torch.linalg.eigh(true).eigenvectors[:, -1]  # along which the class varies most
+        assert float(axis @ found @ axis) == pytest.approx(float(axis @ true @ axis), rel=0.5)
+        assert float(found.trace()) == pytest.approx(float(true.trace()), rel=0.2)
+
+
+def test_no_film_weighs_much_in_class_noise():
+    real = films((64, 64))
+    own = normalized(torch.from_numpy(real.pixels), TRANSFORM).double().flatten(1)[real.labels == 0]
+    made = start(start="class-noise", ipc=60, real=real).images[:60].double().flatten(1)
+    weights = torch.linalg.lstsq(own.T, made.T).solution.T
+    assert float((own.T @ weights.T - made.T).abs().max()) < 1e-5
+    assert weights.sum(1).numpy() == pytest.approx(1, abs=1e-4)
+    assert float(weights.square().mean()) ** 0.5 == pytest.approx(1 / 8, rel=0.1)
+
+
 def test_noise_has_the_mean_and_spread_of_normalized_pixels():
     made = start(start="noise", ipc=50, real=films((50, 50)))
     assert float(made.images.mean()) == pytest.approx(0, abs=0.05)
@@ -87,6 +113,8 @@ def test_tiny_classes_are_refused_by_name():
     with pytest.raises(RecipeError, match=r"Class class 1 has 2 training image\(s\); .*'real' needs at least 3"):
         start(start="real", real=films((20, 2)))
     start(start="class-mean", real=films((20, 8)))
+    with pytest.raises(RecipeError, match=r"Class class 1 has 63 .*'class-noise' needs at least 64"):
+        start(start="class-noise", real=films((64, 63)))
     start(start="real", real=films((20, 3)))
     start(start="noise", real=films((20, 3)))
 

@@ -9,7 +9,7 @@ best on validation.
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -254,8 +254,9 @@ def _outer_step(recipe: Recipe, buffer: Buffer, learned: _Learned) -> Outcome:
     settings, number = recipe.distill, learned.step + 1
     draw = np.random.default_rng(recipe.seed_for(f"distill/step/{number}"))
     teacher, start_epoch = int(draw.integers(buffer.teachers)), int(draw.integers(settings.max_start_epoch + 1))
-    start = buffer.snapshot(teacher, start_epoch)
-    target = buffer.snapshot(teacher, start_epoch + settings.expert_epochs)
+    place = recipe.machine.place
+    start = buffer.snapshot(teacher, start_epoch).to(place)
+    target = buffer.snapshot(teacher, start_epoch + settings.expert_epochs).to(place)
     kept_fractions: list[float] = []
 
     def distance(end: Tensor) -> Tensor:
@@ -274,14 +275,15 @@ def _outer_step(recipe: Recipe, buffer: Buffer, learned: _Learned) -> Outcome:
     gradient = trajectory_gradient(
         network,
         start,
-        learned.images,
-        learned.targets,
-        learned.log_rate,
+        learned.images.to(place),
+        learned.targets.to(place),
+        learned.log_rate.to(place),
         steps,
         distance,
         settings.micro_batch,
         recipe.machine.keep_mb * 2**20,
     )
+    gradient = Gradient(*(getattr(gradient, field.name).cpu() for field in fields(gradient)))
     learned.step = number
     parts = (gradient.value, gradient.images, gradient.targets, gradient.log_rate)
     is_finite = all(bool(torch.isfinite(part).all()) for part in parts)

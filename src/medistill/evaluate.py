@@ -162,7 +162,8 @@ def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: s
         if len(networks) < bench.recipe.evaluate.networks:
             raise MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
         network = _network(bench.recipe, arm.architecture, judged)
-        predictions = [predict(network, params, judged, bench.transform) for params in networks]
+        place = bench.recipe.machine.place
+        predictions = [predict(network, params.to(place), judged, bench.transform) for params in networks]
         seed = bench.recipe.seed_for("evaluate/interval")
         labels: Labels = "hard" if isinstance(arm.data, RandomImages) or arm.data.has_hard_labels else "soft"
         rows.append(
@@ -223,6 +224,7 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
         return recipe.seed_for(f"evaluate/{job.role}/{job.replica}/{purpose}")
 
     data = arm.data.draw(seed_for("random-images")) if isinstance(arm.data, RandomImages) else arm.data
+    data = data.on(recipe.machine.place)
     channels, size = data.pixels.shape[1:3]
     network = build(recipe.network_as(arm.architecture), channels, size, data.targets.shape[1], recipe.machine)
     state = fresh(network, seed_for("start"))
@@ -243,7 +245,7 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
             tick(len(data))
     except MatchingError:
         return None
-    return state.params
+    return state.params.cpu()
 
 
 def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float]:
@@ -285,6 +287,7 @@ def mean_score(bench: Bench, arm: Arm, networks: Sequence[Tensor | None]) -> flo
     for params in networks:
         if params is None:
             return None
+        params = params.to(bench.recipe.machine.place)
         guess = predict(network, params, bench.validation, bench.transform).argmax(1)
         scores.append(metrics.balanced_accuracy(bench.validation.labels, guess, len(bench.validation.class_names)))
     return float(np.mean(scores))

@@ -30,7 +30,7 @@ from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress, available_cores
 from medistill.networks import can_compile
 from medistill.package import Package, Provenance, Training, Transform, check_class_names, pack
-from medistill.recipe import AugmentSettings, EvaluateSettings, NetworkSettings, Recipe, recipe_from
+from medistill.recipe import AugmentSettings, Device, EvaluateSettings, NetworkSettings, Recipe, recipe_from
 from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
 from medistill.sources import read_part, read_source
@@ -46,7 +46,7 @@ class Run:
     """A recipe with its images in memory and its place on disk; `open_run` makes one.
 
     Attributes:
-        recipe: resolved: image size and threads are stated.
+        recipe: resolved: image size and what it left open of the machine are stated.
         splits: the real images in the recipe's shape.
         transform: how they are normalized, from the training images.
         fingerprint: SHA-256 of the images.
@@ -83,7 +83,7 @@ class Run:
     @property
     def processes(self) -> int:
         """How many independent trainings run at once."""
-        return self.recipe.machine.processes or available_cores()
+        return self.recipe.machine.processes or (1 if self.recipe.machine.place == "cuda" else available_cores())
 
     def _key(self, digest: str) -> str:
         made_by = f"medistill {__version__} torch {torch.__version__} {digest}"
@@ -106,13 +106,16 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     Raises:
         SourceError: the images cannot be read as described.
         PackageError: a class has a name that no package could carry.
-        RecipeError: a class has fewer images than the recipe asks for.
+        RecipeError: a class has fewer images than the recipe asks for, or there is no GPU where it asks for one.
     """
     splits = read_source(recipe.source)
     check_class_names(splits.train.class_names)
     refuse_small_classes(recipe.distill, splits.train)
     source = recipe.source.model_copy(update={"image_size": splits.train.pixels.shape[-1]})
-    left_open = {"threads": available_cores(), "compiles": can_compile()}
+    device: Device = recipe.machine.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("machine.device = 'cuda', but torch finds no GPU here. Leave it out, or say 'cpu'.")
+    left_open = {"device": device, "threads": available_cores(), "compiles": can_compile(device)}
     stated = recipe.machine.model_dump(exclude_none=True)
     changed = {"source": source.model_dump(), "machine": left_open | stated}
     resolved = recipe_from(recipe.model_dump() | changed)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from medistill.errors import StorageError
@@ -18,7 +19,7 @@ from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build
 from medistill.pipeline import Run
-from medistill.recipe import Architecture
+from medistill.recipe import Architecture, Device
 from medistill.report.words import size
 from medistill.synthetic import SyntheticSet, trusting_logits
 from medistill.train import TrainingSet
@@ -93,27 +94,26 @@ def _distillation(opened: Run) -> Stage:
     recipe, settings = opened.recipe, opened.recipe.distill
     network = _network(opened, recipe.network.architecture)
     synthetic = _stand_in(opened)
-    start = network.initial(0)
+    place = recipe.machine.place
+    start, images, targets = (each.to(place) for each in (network.initial(0), synthetic.images, synthetic.targets))
     batch = torch.arange(min(settings.batch_size or len(synthetic), len(synthetic)))
-    kept_bytes = network.slope(
-        start, synthetic.images[batch], synthetic.targets[batch], len(batch), keep=True
-    ).kept_bytes
+    kept_bytes = network.slope(start, images[: len(batch)], targets[: len(batch)], len(batch), keep=True).kept_bytes
     kept_steps = min(settings.student_steps, recipe.machine.keep_mb * 2**20 // kept_bytes) if kept_bytes else 0
 
     def outer_step_of_two() -> None:
         trajectory_gradient(
             network,
             start,
-            synthetic.images,
-            synthetic.targets,
-            torch.tensor(math.log(settings.inner_rate)),
+            images,
+            targets,
+            torch.tensor(math.log(settings.inner_rate), device=place),
             [InnerStep(batch, None)] * 2,
             lambda end: trajectory_distance(end, start, start + 1),
             settings.micro_batch,
             min(2, kept_steps) * kept_bytes,
         )
 
-    seconds, memory = _measured(outer_step_of_two, recipe.machine.threads or 1)
+    seconds, memory = _measured(outer_step_of_two, recipe.machine.threads or 1, place)
     outer = settings.outer_steps * settings.student_steps * seconds / 2
     at_once = min(opened.processes, settings.validate_networks)
     selections = 1 + math.ceil(settings.outer_steps / settings.validate_every)
@@ -165,19 +165,20 @@ def _stand_in(opened: Run) -> SyntheticSet:
 def _training_step(opened: Run, network: FlatNetwork, batch_size: int) -> tuple[float, int]:
     """Seconds and bytes of one step of ordinary training on one thread."""
     count = min(batch_size, len(opened.splits.train))
-    images, targets = TrainingSet.of(opened.splits.train, opened.transform).batch(torch.arange(count))
-    params = network.initial(0)
+    place = opened.recipe.machine.place
+    data = TrainingSet.of(opened.splits.train.take(np.arange(count)), opened.transform).on(place)
+    (images, targets), params = data.batch(torch.arange(count)), network.initial(0).to(place)
 
     def step() -> None:
         network.slope(params, images, targets, count)
 
-    return _measured(step, threads=1)
+    return _measured(step, 1, place)
 
 
-def _measured(step: Callable[[], None], threads: int) -> tuple[float, int]:
+def _measured(step: Callable[[], None], threads: int, device: Device) -> tuple[float, int]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return measured(step)
+        return measured(step, device=device)
     finally:
         torch.set_num_threads(before)

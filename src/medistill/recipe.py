@@ -21,6 +21,8 @@ Sampling = Literal["natural", "balanced"]
 Start = Literal["noise", "class-mean", "real"]
 Similarity = Literal["unsigned", "signed", "displacement"]
 Architecture = Literal["convnet", "resnet18"]
+Device = Literal["cpu", "cuda"]
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 TableRow = Literal["random", "distilled", "full-natural", "full-balanced"]
 
 
@@ -137,27 +139,38 @@ class EvaluateSettings(Section):
 class MachineSettings(Section):
     """What was chosen for the machine.
 
-    `threads` of the outer loop and `compiles` (the ConvNet's own derivatives, compiled) change the last bits of a
-    result, `precision` (of the compiled convolutions) more than those; `processes` and `keep_mb` (activations that an
-    outer step may keep instead of computing them again) change nothing.
+    `device` (a GPU is chosen among several by CUDA_VISIBLE_DEVICES), `threads` of the outer loop and `compiles` (the
+    ConvNet's own derivatives, compiled) change the last bits of a result, `precision` (of convolutions) more than
+    those; `processes` and `keep_mb` (activations that an outer step may keep instead of computing them again) change
+    nothing.
     """
 
+    device: Device | None = None
     threads: int | None = Field(None, ge=1)
     compiles: bool | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     processes: int | None = Field(None, ge=1)
     keep_mb: int = Field(2048, ge=0)
 
     @model_validator(mode="after")
-    def _narrow_is_compiled(self) -> Self:
+    def _precision_is_there(self) -> Self:
         if self.precision == "bfloat16" and self.compiles is False:
             raise ValueError("precision = 'bfloat16' needs compiled networks: a C++ compiler, and compiles = true")
+        if self.precision == "tensorfloat32" and self.device == "cpu":
+            raise ValueError("precision = 'tensorfloat32' is a format of GPUs; expected 'float32' or 'bfloat16'")
         return self
 
     @property
+    def place(self) -> Device:
+        """Where networks are computed: the device, or the processor where none was chosen."""
+        return self.device or "cpu"
+
+    @property
     def arithmetic(self) -> str:
-        """What decides the last bits of one network's derivatives, as a word for keys."""
-        return f"compiled {self.precision}" if self.compiles else "automatic"
+        """What decides the last bits of one network's derivatives, in words for keys."""
+        form = "compiled" if self.compiles else "automatic"
+        words = [self.place] * (self.place != "cpu") + [form, self.precision]
+        return " ".join(words)
 
 
 class Recipe(Section):

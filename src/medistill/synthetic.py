@@ -19,7 +19,8 @@ from medistill.package import Package, Transform
 from medistill.recipe import DistillSettings
 from medistill.shapes import Images
 
-_FEWEST_IN_A_MEAN = 8
+_FEWEST_FOR = {"class-mean": 8, "class-noise": 64}
+_FILMS_AT_A_TIME = 1024
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def normalized(pixels: Tensor, transform: Transform) -> Images:
     """Images as networks see them: 8-bit values scaled to 0..1, mean taken off, divided by the standard deviation."""
     if pixels.dtype != torch.uint8:
         return pixels
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (transform.mean, transform.std))
+    statistics = (transform.mean, transform.std)
+    mean, std = (torch.tensor(values, device=pixels.device).view(1, -1, 1, 1) for values in statistics)
     images: Tensor = (pixels.float() / 255 - mean) / std
     return images
 
@@ -88,9 +90,11 @@ def normalized(pixels: Tensor, transform: Transform) -> Images:
 def starting_set(settings: DistillSettings, real: LabelledImages, transform: Transform, seed: int) -> SyntheticSet:
     """The set that distillation begins with: `ipc` images a class, classes in order.
 
-    `noise` is Gaussian, with the mean and spread of the real pixels. `class-mean` averages `images_per_mean` images of
-    the class for each, plus noise of `start_noise` standard deviations: no single film is in it. `real` copies
-    randomly chosen films, which stay recognizable in the result: such a set leaks, and is marked so wherever it goes.
+    `noise` is Gaussian, with the mean and spread of the real pixels. `class-noise` is Gaussian with the mean and the
+    covariance of all pixels of the class, so it has the class's texture; each of its n films has a weight of about
+    1/sqrt(n) and a random sign. `class-mean` averages `images_per_mean` images of the class for each, plus noise of
+    `start_noise` standard deviations: no single film is in it. `real` copies randomly chosen films, which stay
+    recognizable in the result: such a set leaks, and is marked so wherever it goes.
 
     Args:
         settings: of distillation.
@@ -109,15 +113,20 @@ def starting_set(settings: DistillSettings, real: LabelledImages, transform: Tra
     draw = np.random.default_rng(seed)
     noise = torch.from_numpy(draw.standard_normal((len(real.class_names), settings.ipc, *real.pixels.shape[1:])))
     images = noise.float()
-    if settings.start != "noise":
-        per_image = settings.images_per_mean if settings.start == "class-mean" else 1
-        for index in range(len(real.class_names)):
-            members = np.flatnonzero(real.labels == index)
-            if settings.start == "real":
-                images[index] = films(draw.choice(members, settings.ipc, replace=False))
-                continue
+    for index in range(len(real.class_names)):
+        members = np.flatnonzero(real.labels == index)
+        if settings.start == "real":
+            images[index] = films(draw.choice(members, settings.ipc, replace=False))
+        elif settings.start == "class-noise":
+            deviations = draw.standard_normal((settings.ipc, len(members)))
+            deviations -= deviations.mean(1, keepdims=True)
+            weights = torch.from_numpy(1 / len(members) + deviations / math.sqrt(len(members))).float()
+            images[index] = 0
+            for part in np.array_split(np.arange(len(members)), math.ceil(len(members) / _FILMS_AT_A_TIME)):
+                images[index] += torch.einsum("in,nchw->ichw", weights[:, part], films(members[part]))
+        elif settings.start == "class-mean":
             for number in range(settings.ipc):
-                chosen = draw.choice(members, min(per_image, len(members)), replace=False)
+                chosen = draw.choice(members, min(settings.images_per_mean, len(members)), replace=False)
                 images[index, number] = films(chosen).mean(0) + settings.start_noise * noise[index, number]
     targets = torch.eye(len(real.class_names)).repeat_interleave(settings.ipc, 0)
     return SyntheticSet(images.flatten(0, 1), targets, settings.inner_rate, real.class_names, transform)
@@ -126,13 +135,13 @@ def starting_set(settings: DistillSettings, real: LabelledImages, transform: Tra
 def refuse_small_classes(settings: DistillSettings, real: LabelledImages) -> None:
     """Refuse a recipe that asks more images of a class than there are.
 
-    Every class needs `ipc` images, for the random real ones that the set is judged beside; a class mean needs
-    at least 8, or it would show too much of each.
+    Every class needs `ipc` images, for the random real ones that the set is judged beside; a class mean needs at least
+    8, and class noise 64, whose weights are then an eighth too: of fewer it would show too much of each.
 
     Raises:
         RecipeError: a class has fewer.
     """
-    fewest = max(settings.ipc, _FEWEST_IN_A_MEAN) if settings.start == "class-mean" else settings.ipc
+    fewest = max(settings.ipc, _FEWEST_FOR.get(settings.start, 1))
     for name, count in zip(real.class_names, real.counts, strict=True):
         if count < fewest:
             raise RecipeError(

@@ -81,14 +81,14 @@ def _train_teacher(teacher: int, shared: _Shared, tick: Tick) -> None:
         augment=recipe.augment,
         average=recipe.teachers.average,
     )
-    data = TrainingSet.of(images, shared.transform)
+    data = TrainingSet.of(images, shared.transform).on(recipe.machine.place)
     for state in train(network, done[-1], data, how, lambda purpose: recipe.seed_for(f"teacher/{teacher}/{purpose}")):
         content = save({name: getattr(state, name) for name in _STATE})
         write_whole(_epoch_path(epochs, state.epoch), content)
         done.append(state)
         tick(len(images))
     about = {"teacher": str(teacher), "recipe": recipe.digest("source", "network", "augment", "teachers")}
-    write_trajectory(buffer.path(teacher), [state.average for state in done], recipe.teachers.storage, about)
+    write_trajectory(buffer.path(teacher), [state.average.cpu() for state in done], recipe.teachers.storage, about)
     shutil.rmtree(epochs)
 
 

@@ -20,7 +20,7 @@ from medistill.errors import MatchingError
 from medistill.images import LabelledImages
 from medistill.networks import FlatNetwork
 from medistill.package import Transform
-from medistill.recipe import AugmentSettings, Sampling
+from medistill.recipe import AugmentSettings, Device, Sampling
 from medistill.shapes import Images, Params, Targets
 from medistill.synthetic import normalized
 
@@ -55,8 +55,13 @@ class TrainingSet:
         """Whether every image is of one class for certain."""
         return bool(((self.targets == 0) | (self.targets == 1)).all())
 
+    def on(self, device: Device) -> "TrainingSet":
+        """The same set in a device's memory."""
+        return TrainingSet(self.pixels.to(device), self.targets.to(device), self.transform)
+
     def batch(self, indices: Tensor) -> tuple[Images, Targets]:
         """Normalized images and targets at `indices`."""
+        indices = indices.to(self.pixels.device)
         return normalized(self.pixels[indices], self.transform), self.targets[indices]
 
 
@@ -100,14 +105,15 @@ def train(
     Args:
         network: the network to train.
         state: where to begin; `fresh` for a new training, a yielded state to resume.
-        data: what to learn from.
+        data: what to learn from; training happens where its images lie.
         how: rate, length, sampling and augmentation.
         seed_for: `seed_for("epoch/3/order")` and the like give the draws of an epoch.
 
     Raises:
         MatchingError: the loss is not a number any more.
     """
-    params, velocity, average = state.params.clone(), state.velocity.clone(), state.average.clone()
+    device = data.pixels.device
+    params, velocity, average = (each.to(device, copy=True) for each in (state.params, state.velocity, state.average))
     batches = math.ceil(len(data) / how.batch_size)
     for epoch in range(state.epoch, how.epochs):
         order = _order(data, how.sampling, seed_for(f"epoch/{epoch}/order"))
@@ -136,13 +142,14 @@ def fresh(network: FlatNetwork, seed: int) -> State:
 
 
 def predict(network: FlatNetwork, params: Params, images: LabelledImages, transform: Transform) -> NDArray[np.float32]:
-    """The probability of every class for every image, shape [n, classes]."""
+    """The probability of every class for every image, shape [n, classes], computed where the parameters lie."""
     pixels = torch.from_numpy(images.pixels)
     with torch.no_grad():
         parts = [
-            network(params, normalized(part, transform)).softmax(1) for part in torch.split(pixels, _PREDICT_BATCH)
+            network(params, normalized(part.to(params.device), transform)).softmax(1)
+            for part in torch.split(pixels, _PREDICT_BATCH)
         ]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).cpu().numpy()
 
 
 def _order(data: TrainingSet, sampling: Sampling, seed: int) -> NDArray[np.int64]:
@@ -155,7 +162,7 @@ def _order(data: TrainingSet, sampling: Sampling, seed: int) -> NDArray[np.int64
     n = len(data)
     if sampling == "natural":
         return generator.permutation(n)
-    classes = data.targets.argmax(1).numpy()
+    classes = data.targets.argmax(1).cpu().numpy()
     members = [np.flatnonzero(classes == index) for index in np.unique(classes)]
     shares = n // len(members) + (generator.permutation(len(members)) < n % len(members))
     chosen = [

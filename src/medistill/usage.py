@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import torch
 
 from medistill.files import read_json, write_json
+from medistill.recipe import Device
 
 _LOOK_EVERY_S = 0.5
 
@@ -44,19 +46,21 @@ def _record(path: Path, stage: str, seconds: float, peak_bytes: int) -> None:
     write_json(path, stages)
 
 
-def measured(step: Callable[[], object], repeats: int = 3) -> tuple[float, int]:
-    """The median wall time of a step in seconds, and the most memory in bytes that this process then held.
+def measured(step: Callable[[], object], repeats: int = 3, device: Device = "cpu") -> tuple[float, int]:
+    """The median wall time of a step in seconds, and the most memory in bytes that this process then held there.
 
     A first call is not counted in the time: libraries prepare themselves in it.
     """
-    _forget_peak()
+    _forget_peak(device)
     step()
     times = []
     for _ in range(repeats):
+        _wait_for(device)
         started = time.perf_counter()
         step()
+        _wait_for(device)
         times.append(time.perf_counter() - started)
-    return sorted(times)[repeats // 2], _peak_bytes()
+    return sorted(times)[repeats // 2], _peak_bytes(device)
 
 
 @contextmanager
@@ -89,15 +93,25 @@ def _held_bytes() -> int:
     return total
 
 
-def _forget_peak() -> None:
-    """Let the system count this process's peak anew, where it can (Linux)."""
+def _wait_for(device: Device) -> None:
+    """Let a GPU finish what it was given: calls return before their work is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _forget_peak(device: Device) -> None:
+    """Let the system count this process's peak anew, where it can (Linux, GPUs)."""
+    if device == "cuda":
+        return torch.cuda.reset_peak_memory_stats()
     counter = Path("/proc/self/clear_refs")
     with contextlib.suppress(OSError):
         counter.write_text("5")
 
 
-def _peak_bytes() -> int:
+def _peak_bytes(device: Device) -> int:
     """The most memory this process held since `_forget_peak`; what it holds now where the system does not say."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():

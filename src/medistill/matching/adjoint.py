@@ -96,12 +96,15 @@ def trajectory_gradient(
         curvature = torch.zeros_like(start)
         for part in reversed(_parts(step, images, targets, micro_batch)):
             found = network.alignment(here, part.seen, part.targets, part.batch_size, cotangent, kept.pop())
-            image_gradient.index_add_(0, part.indices, part.to_images(found.images), alpha=-float(rate))
-            target_gradient.index_add_(0, part.indices, found.targets, alpha=-float(rate))
-            rate_gradient -= found.value
+            image_gradient.index_add_(0, part.indices, part.to_images(found.images))
+            target_gradient.index_add_(0, part.indices, found.targets)
+            rate_gradient += found.value
             curvature += found.params
         cotangent = cotangent - rate * curvature
-    return Gradient(value.detach(), image_gradient, target_gradient, rate * rate_gradient, end.detach())
+    descent = -rate
+    return Gradient(
+        value.detach(), descent * image_gradient, descent * target_gradient, descent * rate_gradient, end.detach()
+    )
 
 
 class _Part:
@@ -120,11 +123,11 @@ class _Part:
 
 
 def _parts(step: InnerStep, images: Tensor, targets: Tensor, micro_batch: int | None) -> list[_Part]:
-    total = len(step.indices)
+    total, indices = len(step.indices), step.indices.to(images.device)
     size = micro_batch or total
     return [
         _Part(
-            step.indices[first : first + size],
+            indices[first : first + size],
             images,
             targets,
             step.draw and step.draw.part(first, first + size),

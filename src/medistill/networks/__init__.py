@@ -1,5 +1,7 @@
 """Networks as pure functions of one flat parameter vector, and their derivatives."""
 
+import torch
+
 from medistill.networks.convnet import ConvNet, convnet
 from medistill.networks.flat import Alignment, FlatNetwork, Slope, cross_entropy
 from medistill.networks.kernels import can_compile, compiled
@@ -17,17 +19,23 @@ def build(
 ) -> FlatNetwork:
     """The network of a recipe for images of `channels` x `size` x `size`.
 
+    On a GPU this also states for the whole process whether products of float32 may be rounded to TensorFloat-32, which
+    torch by default allows in convolutions and not in matrix products.
+
     Args:
         settings: architecture, width and depth.
         channels: of the images.
         size: of the images, in pixels.
         classes: how many logits.
-        machine: whether to take a ConvNet's derivatives as they are written out, compiled, instead of by automatic
-            differentiation, and in which precision. Other architectures have no such form.
+        machine: where it will compute, whether to take a ConvNet's derivatives as they are written out, compiled,
+            instead of by automatic differentiation, and in which precision. Other architectures have no such form.
 
     Raises:
         RecipeError: the images are too small for the depth.
     """
+    if machine.device == "cuda":
+        is_rounded = machine.precision == "tensorfloat32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_rounded
     if settings.architecture == "resnet18":
         return FlatNetwork(ResNet18(channels, size, classes, settings.width))
     layers = convnet(settings, channels, size, classes)

@@ -25,6 +25,7 @@ Source: the formulas are this project's own, by the chain rule; tests hold them 
 """
 
 import functools
+import importlib.util
 import os
 import shutil
 import sysconfig
@@ -36,6 +37,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from medistill.recipe import Device
 
 _EPS = 1e-5
 
@@ -117,8 +120,10 @@ def tangent_pullback(
 EAGER = Kernels(forward, pullback, tangent, tangent_pullback)
 
 
-def can_compile() -> bool:
-    """Whether this machine has what compiled kernels on a CPU need: a C++ compiler and Python's headers."""
+def can_compile(device: Device = "cpu") -> bool:
+    """Whether this machine has what compiled kernels need: a C compiler, Python's headers, and on a GPU Triton."""
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        return False
     has_compiler = shutil.which(os.environ.get("CXX", "g++")) is not None
     return has_compiler and (Path(sysconfig.get_path("include")) / "Python.h").exists()
 

@@ -20,6 +20,7 @@ from medistill.report.curves import learning_curves, utility_bars
 
 _STARTS = {
     "noise": "noise",
+    "class-noise": "noise with each class's mean and covariance",
     "class-mean": "the mean of each class",
     "real": "real images",
     "unknown": "not recorded",
