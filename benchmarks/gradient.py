@@ -8,9 +8,9 @@ TESLA's released code computes, which leaves out how a batch changes later weigh
 
 Variants run interleaved in one process, one thread, on the same inputs; times are process CPU seconds (on a GPU seconds
 on the wall, with everything finished), medians of the repetitions after one that is not counted. Peak memory is
-measured in a process of its own for each variant, beyond what it held before. Errors and cosines are of the pixel
-gradient, against double precision on the CPU. The floor is what the convolutions of a kept step would take alone, 9
-forward passes' work at the rate at which forward convolutions ran in float32.
+measured in a process of its own for each variant (on a GPU by its allocator), beyond what it held before. Errors and
+cosines are of the pixel gradient, against double precision. The floor is what the convolutions of a kept step would
+take alone, 9 forward passes' work at the rate at which forward convolutions ran in float32.
 
     python -m benchmarks.gradient --case a
     python -m benchmarks.gradient --size 32 --width 64 --depth 3 --batch 40 --steps 10 --json
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.clock import seconds_of
+from benchmarks.clock import precisions_of, seconds_of
 from medistill.jobs import keep_freed_memory
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
@@ -49,7 +49,7 @@ CASES = {
 }
 FREE = {"channels": 1, "size": 32, "classes": 4, "width": 64, "depth": 3, "batch": 40, "steps": 10, "padding": 1}
 RATE, EVERYTHING = 0.02, 2**50
-_FORWARD_PASSES_OF_A_KEPT_STEP = 9
+FORWARD_PASSES = {"kept": 9, "recomputed": 11}  # what one student step's convolutions cost, there and back
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -172,16 +172,15 @@ REFERENCE = Variant("unrolled", "float32", "graph")
 
 def variants_on(device: Device) -> list[Variant]:
     """Every variant that a device computes natively."""
-    precisions: list[Precision] = ["float32"]
-    if device == "cuda":
-        precisions += ["tensorfloat32", "bfloat16"]
-    elif torch.ops.mkldnn._is_mkldnn_bf16_supported() and can_compile():
-        precisions.append("bfloat16")
     return [
         REFERENCE,
         Variant("tesla", "float32", "graph"),
         Variant("adjoint-automatic", "float32", "recomputed"),
-        *(Variant("adjoint", precision, mode) for precision in precisions for mode in ("kept", "recomputed")),
+        *(
+            Variant("adjoint", precision, mode)
+            for precision in precisions_of(device)
+            for mode in ("kept", "recomputed")
+        ),
     ]
 
 
@@ -196,12 +195,12 @@ def compared(shape: dict[str, int], repeats: int, device: Device) -> dict[str, A
     for _ in range(repeats):
         for each in variants:
             seconds[each].append(seconds_of(functools.partial(each.gradient, problem), device))
-    precise = Problem(shape, dtype=torch.float64)
-    exact = adjoint(precise, precise.automatic, micro_batch=4)
-    peaks = {each: _in_own_process(shape, each, device) for each in variants}
+    precise = Problem(shape, device, torch.float64)
+    exact = adjoint(precise, precise.automatic, micro_batch=4).cpu()
+    peaks = {each: peak_bytes(shape, each, device) for each in variants}
     median = {each: statistics.median(times) for each, times in seconds.items()}
-    work, rate = _convolutions(problem)
-    floor = _FORWARD_PASSES_OF_A_KEPT_STEP * work * problem.steps / rate
+    work, rate = convolutions(problem)
+    floor = FORWARD_PASSES["kept"] * work * problem.steps / rate
     rows = [
         {
             **each._asdict(),
@@ -239,7 +238,7 @@ def _cosine(found: Tensor, exact: Tensor) -> float:
     return float((found * exact).sum() / (found.norm() * exact.norm()))
 
 
-def _convolutions(problem: Problem) -> tuple[float, float]:
+def convolutions(problem: Problem) -> tuple[float, float]:
     """Floating-point operations of one forward pass's convolutions, and how many of them run in a second."""
     shape, total, seconds = problem.shape, 0.0, 0.0
     side, before, padding = shape["size"], shape["channels"], shape["padding"]
@@ -255,7 +254,10 @@ def _convolutions(problem: Problem) -> tuple[float, float]:
     return total, total / seconds
 
 
-def _in_own_process(shape: dict[str, int], variant: Variant, device: Device) -> int:
+def peak_bytes(shape: dict[str, int], variant: Variant, device: Device) -> int:
+    """The most a variant holds; on a CPU in a process of its own, for freed memory is not given back there."""
+    if device == "cuda":
+        return _peak(shape, variant, device)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return int(pool.apply(_peak, (shape, variant, device)))
 

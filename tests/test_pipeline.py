@@ -175,3 +175,13 @@ def test_a_class_name_that_no_package_could_carry_is_refused_before_any_work(tmp
     with pytest.raises(PackageError, match="formula"):
         opened(tmp_path / "films", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    films = toys.write_npz(tmp_path / "films.npz")
+    recipe = toys.recipe({"source.path": str(films), "machine.device": "cuda"})
+    with pytest.raises(RecipeError, match="finds no GPU here"):
+        pipeline.open_run(recipe, tmp_path / "out")

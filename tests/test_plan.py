@@ -4,9 +4,9 @@ import pytest
 
 import toys
 from medistill import files, pipeline
-from medistill.errors import StorageError
+from medistill.errors import RecipeError, StorageError
 from medistill.pipeline import open_run
-from medistill.plan import plan, refuse_without_room
+from medistill.plan import Stage, fitted, plan, refuse_without_room
 
 
 def test_a_plan_predicts_every_stage_and_leaves_nothing_on_disk(tmp_path: Path) -> None:
@@ -37,6 +37,54 @@ def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_begins(
     run = _toy_run(tmp_path)
     with pytest.raises(StorageError, match="Free some space"):
         refuse_without_room(run, plan(run))
+
+
+MEGABYTE = 2**20
+
+
+@pytest.fixture
+def made_up_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 MB for each process that trains; for a student 100 MB, 10 for each image at a time, and what is kept."""
+
+    def student(run: pipeline.Run) -> Stage:
+        images = run.recipe.distill.micro_batch or 12
+        return Stage("distill", 1.0, (100 + 10 * images + min(run.recipe.machine.keep_mb, 300)) * MEGABYTE, 0)
+
+    monkeypatch.setattr("medistill.plan._training_step", lambda run, network, batch: (1.0, 100 * MEGABYTE))
+    monkeypatch.setattr("medistill.plan._distillation", student)
+
+
+@pytest.mark.usefixtures("made_up_costs")
+@pytest.mark.parametrize(
+    ("megabytes", "processes", "keep_mb", "micro_batch"),
+    [(100_000, 4, 2048, None), (450, 4, 230, None), (350, 3, 130, None), (220, 2, 0, None), (165, 1, 5, 6)],
+)
+def test_a_budget_is_met_by_fewer_processes_then_less_kept_then_fewer_images_at_a_time(
+    tmp_path: Path, megabytes: int, processes: int, keep_mb: int, micro_batch: int | None
+) -> None:
+    asked = _toy_run(tmp_path, **{"machine.processes": 4, "teachers.count": 4, "distill.ipc": 6})
+    run, predicted = fitted(asked, megabytes * MEGABYTE)
+    assert run.recipe.machine.processes == processes
+    assert run.recipe.machine.keep_mb == keep_mb
+    assert run.recipe.distill.micro_batch == micro_batch
+    assert predicted.memory_bytes <= megabytes * MEGABYTE
+
+
+@pytest.mark.usefixtures("made_up_costs")
+@pytest.mark.parametrize(("megabytes", "stage"), [(99, "teachers"), (105, "distill")])
+def test_a_budget_that_nothing_meets_is_refused_with_the_stage_that_breaks_it(
+    tmp_path: Path, megabytes: int, stage: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"Stage {stage} needs about"):
+        fitted(_toy_run(tmp_path), megabytes * MEGABYTE)
+
+
+def test_a_real_budget_is_met_by_a_real_run(tmp_path: Path) -> None:
+    asked = _toy_run(tmp_path)
+    needed = plan(asked).memory_bytes
+    run, predicted = fitted(asked, 2 * needed)
+    assert run.recipe.distill.micro_batch is None
+    assert predicted.memory_bytes <= 2 * needed
 
 
 def test_free_space_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:

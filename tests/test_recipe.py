@@ -71,6 +71,7 @@ OTHER = {
     "evaluate.schedule": "constant",
     "evaluate.unseen": ["resnet18"],
     "evaluate.rows": ["distilled"],
+    "machine.device": "cuda",
     "machine.threads": 1,
     "machine.compiles": True,
     "machine.processes": 2,
@@ -124,6 +125,22 @@ def test_the_public_settings_come_back_from_toml_with_the_same_digest(tmp_path, 
     read = read_recipe(tmp_path / "recipe.toml")
     assert read.digest() == written.digest()
     assert read.to_toml() == written.to_toml()
+
+
+def test_a_precision_that_the_device_cannot_compute_in_is_refused():
+    assert "is a format of GPUs" in refusal({"machine": {"device": "cpu", "precision": "tensorfloat32"}})
+    assert "needs compiled networks" in refusal({"machine": {"compiles": False, "precision": "bfloat16"}})
+
+
+def test_what_decides_the_last_bits_of_a_network_has_words_of_its_own():
+    machines = [
+        {"device": device, "compiles": compiles, "precision": precision}
+        for device, precisions in {"cpu": ("float32",), "cuda": ("float32", "tensorfloat32")}.items()
+        for precision in precisions
+        for compiles in (True, False)
+    ]
+    assert len({recipe_from({"machine": machine}).machine.arithmetic for machine in machines}) == len(machines)
+    assert recipe_from({"machine": {"device": "cpu"}}).machine.arithmetic == Recipe().machine.arithmetic
 
 
 def test_the_digest_of_a_section_depends_on_that_section_and_the_seed_alone():

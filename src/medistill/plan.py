@@ -7,23 +7,26 @@ counted as still to do.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from medistill.errors import StorageError
+from medistill.errors import RecipeError, StorageError
 from medistill.evaluate import standard_arms
 from medistill.files import free_bytes
+from medistill.images import LabelledImages
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build
 from medistill.pipeline import Run
-from medistill.recipe import Architecture, Device
+from medistill.recipe import Architecture, Device, Recipe
 from medistill.report.words import size
 from medistill.synthetic import SyntheticSet, trusting_logits
 from medistill.train import TrainingSet
 from medistill.usage import measured
+
+_STEPS_TAKEN = 2
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,50 @@ def plan(opened: Run) -> Plan:
     return Plan((_teachers(opened), _distillation(opened), _evaluation(opened)))
 
 
+def fitted(opened: Run, budget: int) -> tuple[Run, Plan]:
+    """The same run, kept within `budget` bytes of memory, and its cost.
+
+    Fewer processes, fewer activations kept and smaller micro-batches change time and memory; only the last changes the
+    result, and of that only the last bits.
+
+    Raises:
+        RecipeError: even one image at a time needs more.
+    """
+    for stage in (_teachers, _evaluation):
+        while (cost := stage(opened)).memory_bytes > budget:
+            fewer = min(opened.processes - 1, opened.processes * budget // cost.memory_bytes)
+            if fewer < 1:
+                raise _does_not_fit(cost, budget)
+            opened = _changed(opened, "machine", processes=fewer)
+    asked_mb = opened.recipe.machine.keep_mb
+    opened = _changed(opened, "machine", keep_mb=0)
+    while (cost := _distillation(opened)).memory_bytes > budget:
+        at_a_time = _images_at_a_time(opened.recipe, opened.splits.train)
+        if at_a_time == 1:
+            raise _does_not_fit(cost, budget)
+        opened = _changed(opened, "distill", micro_batch=math.ceil(at_a_time / 2))
+    room_mb = (budget - cost.memory_bytes) // 2**20
+    opened = _changed(opened, "machine", keep_mb=min(asked_mb, room_mb))
+    return opened, plan(opened)
+
+
+def _images_at_a_time(recipe: Recipe, real: LabelledImages) -> int:
+    images = recipe.distill.ipc * len(real.class_names)
+    return min(each for each in (images, recipe.distill.batch_size, recipe.distill.micro_batch) if each is not None)
+
+
+def _changed(opened: Run, section: str, **settings: int) -> Run:
+    changed = getattr(opened.recipe, section).model_copy(update=settings)
+    return replace(opened, recipe=opened.recipe.model_copy(update={section: changed}))
+
+
+def _does_not_fit(cost: Stage, budget: int) -> RecipeError:
+    return RecipeError(
+        f"Stage {cost.name} needs about {size(cost.memory_bytes)} of memory however little is held at once; "
+        f"--memory allows {size(budget)}. Allow more, or choose a smaller network.width or source.image_size."
+    )
+
+
 def refuse_without_room(opened: Run, predicted: Plan) -> None:
     """Refuse a run that its disk cannot hold, before it begins; what earlier runs left there counts as room.
 
@@ -94,36 +141,56 @@ def _distillation(opened: Run) -> Stage:
     recipe, settings = opened.recipe, opened.recipe.distill
     network = _network(opened, recipe.network.architecture)
     synthetic = _stand_in(opened)
-    place = recipe.machine.place
-    start, images, targets = (each.to(place) for each in (network.initial(0), synthetic.images, synthetic.targets))
-    batch = torch.arange(min(settings.batch_size or len(synthetic), len(synthetic)))
-    kept_bytes = network.slope(start, images[: len(batch)], targets[: len(batch)], len(batch), keep=True).kept_bytes
-    kept_steps = min(settings.student_steps, recipe.machine.keep_mb * 2**20 // kept_bytes) if kept_bytes else 0
-
-    def outer_step_of_two() -> None:
-        trajectory_gradient(
-            network,
-            start,
-            images,
-            targets,
-            torch.tensor(math.log(settings.inner_rate), device=place),
-            [InnerStep(batch, None)] * 2,
-            lambda end: trajectory_distance(end, start, start + 1),
-            settings.micro_batch,
-            min(2, kept_steps) * kept_bytes,
-        )
-
-    seconds, memory = _measured(outer_step_of_two, recipe.machine.threads or 1, place)
-    outer = settings.outer_steps * settings.student_steps * seconds / 2
+    kept_bytes = _kept_bytes(network, synthetic, recipe)
+    kept = min(settings.student_steps, recipe.machine.keep_mb * 2**20 // kept_bytes) if kept_bytes else 0
+    inner_seconds, memory = 0.0, 0
+    for steps, keeps in ((kept, True), (settings.student_steps - kept, False)):
+        if steps:
+            seconds, most = _inner_step(network, synthetic, recipe, kept_bytes if keeps else 0)
+            inner_seconds += steps * seconds
+            memory = max(memory, most)
+    outer = settings.outer_steps * inner_seconds
     at_once = min(opened.processes, settings.validate_networks)
     selections = 1 + math.ceil(settings.outer_steps / settings.validate_every)
     training_seconds, training_memory = _training_step(opened, network, len(synthetic))
     rounds = selections * math.ceil(settings.validate_networks / at_once)
     selecting = rounds * recipe.evaluate.steps * training_seconds
     path_bytes = 4 * network.size * settings.student_steps
-    memory += max(0, kept_steps - 2) * kept_bytes
-    held = memory + path_bytes + (at_once * training_memory if at_once > 1 else 0)
+    memory += max(0, kept - _STEPS_TAKEN) * kept_bytes + path_bytes
+    held = memory + (at_once * training_memory if at_once > 1 else 0)
     return Stage("distill", outer + selecting, held, 8 * 4 * synthetic.images.numel())
+
+
+def _kept_bytes(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe) -> int:
+    """What the activations of one student step take; 0 where the network cannot keep them."""
+    place, count = recipe.machine.place, min(recipe.distill.batch_size or len(synthetic), len(synthetic))
+    one = network.slope(
+        network.initial(0).to(place), synthetic.images[:1].to(place), synthetic.targets[:1].to(place), 1, keep=True
+    )
+    return one.kept_bytes * count
+
+
+def _inner_step(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe, kept_bytes: int) -> tuple[float, int]:
+    """Seconds of one step of the student, there and back, and the most bytes held; its activations kept, or not."""
+    place, settings = recipe.machine.place, recipe.distill
+    start, images, targets = (each.to(place) for each in (network.initial(0), synthetic.images, synthetic.targets))
+    batch = torch.arange(min(settings.batch_size or len(synthetic), len(synthetic)))
+
+    def few_steps() -> None:
+        trajectory_gradient(
+            network,
+            start,
+            images,
+            targets,
+            torch.tensor(math.log(settings.inner_rate), device=place),
+            [InnerStep(batch, None)] * _STEPS_TAKEN,
+            lambda end: trajectory_distance(end, start, start + 1),
+            settings.micro_batch,
+            _STEPS_TAKEN * kept_bytes,
+        )
+
+    seconds, memory = _measured(few_steps, recipe.machine.threads or 1, place)
+    return seconds / _STEPS_TAKEN, memory
 
 
 def _evaluation(opened: Run) -> Stage:

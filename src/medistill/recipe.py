@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from medistill.errors import RecipeError
 
 Sampling = Literal["natural", "balanced"]
-Start = Literal["noise", "class-mean", "real"]
+Start = Literal["noise", "class-noise", "class-mean", "real"]
 Similarity = Literal["unsigned", "signed", "displacement"]
 Architecture = Literal["convnet", "resnet18"]
 Device = Literal["cpu", "cuda"]

@@ -98,6 +98,28 @@ def test_a_dry_run_predicts_and_writes_nothing(place: Path) -> None:
     assert not (place / "dry").exists()
 
 
+def test_a_budget_of_memory_is_met_or_refused(place: Path) -> None:
+    asked = ("run", place / "toy.toml", "--out", place / "dry", "--dry-run", "--json", "--memory")
+    assert json.loads(medistill(*asked, "100GB").stdout)["memory_bytes"] < 100e9
+    refused = medistill(*asked, "1MB")
+    assert refused.exit_code == 1
+    assert "--memory allows 1.0 MB" in refused.stderr
+    misspelt = medistill(*asked, "much")
+    assert misspelt.exit_code == 2
+    assert "for instance 8GB" in misspelt.stderr
+
+
+def test_what_a_budget_changed_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medistill import plan
+
+    def halved(opened: Any, budget: int) -> tuple[Any, plan.Plan]:
+        return plan._changed(opened, "distill", micro_batch=2), plan.plan(opened)
+
+    monkeypatch.setattr(plan, "fitted", halved)
+    result = medistill("run", place / "toy.toml", "--out", place / "dry", "--dry-run", "--memory", "8GB")
+    assert "To stay within 8.0 GB: distill.micro_batch = 2." in result.stderr
+
+
 def test_inspect_says_what_is_there(place: Path) -> None:
     answer = json.loads(medistill("inspect", place / "films.npz", "--json").stdout)
     assert answer["counts"]["train"] == {"0": 12, "1": 12}

@@ -66,18 +66,29 @@ def run(
     out: OutFolder = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only predict time, memory and disk.")] = False,
     final: Annotated[bool, typer.Option("--final", help="Judge on the test split; every reading is recorded.")] = False,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Stay within this much, for instance 8GB.", show_default=False)
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """The whole path, from images to a sealed package; continues where it stopped.
 
     Example: medistill run recipes/cxr4-32-ipc10.toml --set source.path=films.npz --out runs/first
+
+    Example: medistill run recipes/cxr4-32-ipc10.toml --set source.path=films.npz --memory 2GB --dry-run
     """
+    budget = None if memory is None else _bytes(memory)
     opened = _open(recipe, settings, out)
     from medistill import pipeline
-    from medistill.plan import plan, refuse_without_room
+    from medistill.plan import fitted, plan, refuse_without_room
     from medistill.report.words import duration, size
 
-    predicted = plan(opened)
+    if budget is None:
+        predicted = plan(opened)
+    else:
+        asked = opened
+        opened, predicted = fitted(opened, budget)
+        _say_what_changed(asked, opened, size(budget))
     if dry_run:
         return _show_plan(predicted, json)
     refuse_without_room(opened, predicted)
@@ -202,6 +213,27 @@ def _open(path: Path, settings: list[str] | None, out: Path | None) -> "Run":
 
     keep_freed_memory()
     return open_run(recipe, out or Path("runs") / recipe.name)
+
+
+def _bytes(text: str) -> int:
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise typer.BadParameter(f"--memory {text}: expected a size, for instance 8GB or 900MB.") from None
+
+
+def _say_what_changed(asked: "Run", fitted: "Run", budget: str) -> None:
+    chosen = {
+        f"{section}.{key}": value
+        for section, keys in {"machine": ("processes", "keep_mb"), "distill": ("micro_batch",)}.items()
+        for key in keys
+        if (value := getattr(getattr(fitted.recipe, section), key)) != getattr(getattr(asked.recipe, section), key)
+    }
+    if chosen:
+        settings = ", ".join(f"{key} = {value}" for key, value in chosen.items())
+        console.err.print(f"To stay within {budget}: {settings}.", markup=False)
 
 
 def _answer(document: dict[str, Any], json: bool, sentence: str) -> None:

@@ -1,0 +1,95 @@
+"""That the benchmarks run and compute what they claim; how fast anything is, only running them can tell."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks import gradient, training
+from torch.nn import functional
+
+SHAPE = {"size": 10, "width": 6, "depth": 2, "batch": 4, "steps": 2, "classes": 3, "padding": 3}
+ARGUMENTS = [part for name, value in SHAPE.items() for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture(autouse=True)
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (gradient, training):
+        monkeypatch.setattr(module, "can_compile", lambda device: False)
+        monkeypatch.setattr(module, "precisions_of", lambda device: ["float32"])
+        monkeypatch.setattr(module, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(gradient, "peak_bytes", lambda shape, variant, device: 1000 + len(variant.mode))
+    monkeypatch.setattr(training, "_PROCESSES", {"cpu": ()})
+
+
+def test_every_variant_of_the_gradient_is_measured_and_the_exact_ones_are_exact(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gradient.main([*ARGUMENTS, "--repeats", "1", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    rows = {(row["name"], row["mode"]): row for row in found["variants"]}
+    assert set(rows) == {
+        ("unrolled", "graph"),
+        ("tesla", "graph"),
+        ("adjoint-automatic", "recomputed"),
+        ("adjoint", "kept"),
+        ("adjoint", "recomputed"),
+    }
+    assert rows["unrolled", "graph"]["speedup"] == 1
+    for (name, _), row in rows.items():
+        assert row["seconds_median"] > 0
+        assert (row["error_float64"] < 1e-4) == (name != "tesla")
+    assert rows["tesla", "graph"]["cosine_float64"] < 1
+
+
+def test_the_table_shows_every_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    gradient.main([*ARGUMENTS, "--repeats", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[3:]] == [
+        *("unrolled", "tesla", "adjoint-automatic", "adjoint", "adjoint", "floor")
+    ]
+
+
+def test_a_dump_can_be_computed_again_from_what_it_says(tmp_path: Path) -> None:
+    """By finite differences of a student that is trained here, block by block, from the flat vector's layout."""
+    gradient.main([*ARGUMENTS, "--dump", str(tmp_path / "dump.npz")])
+    with np.load(tmp_path / "dump.npz") as file:
+        dump = {name: torch.from_numpy(file[name]) for name in file.files}
+    start, target, labels = dump["start"], dump["target"], dump["labels"]
+    shapes = [s for before in (1, 6) for s in ((6, before, 3, 3), (6,), (6,), (6,))]
+    features = 6 * ((10 + 6 - 2) // 2 // 2) ** 2
+    shapes += [(3, features), (3,)]
+
+    def loss_of(images: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+        params = start
+        for _ in range(int(dump["steps"])):
+            leaf = params.clone().requires_grad_()
+            parts = leaf.split([math.prod(shape) for shape in shapes])
+            views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+            x = images
+            for block in range(2):
+                weight, bias, gain, shift = views[4 * block : 4 * block + 4]
+                x = functional.conv2d(x, weight, bias, padding=3 if block == 0 else 1)
+                x = functional.instance_norm(x, weight=gain, bias=shift)
+                x = functional.avg_pool2d(x.relu(), 2)
+            loss = functional.cross_entropy(x.flatten(1) @ views[-2].T + views[-1], labels)
+            params = (params - rate * torch.autograd.grad(loss, leaf)[0]).detach()
+        return (params - target).square().sum() / (start - target).square().sum()
+
+    images, rate = dump["images"], dump["rate"]
+    assert float(loss_of(images, rate)) == pytest.approx(float(dump["loss"]), rel=1e-9)
+    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    direction /= direction.norm()
+    step = 1e-4
+    slope = (loss_of(images + step * direction, rate) - loss_of(images - step * direction, rate)) / (2 * step)
+    assert float((dump["grad_images"] * direction).sum()) == pytest.approx(float(slope), rel=1e-4)
+    slope = (loss_of(images, rate + 1e-6) - loss_of(images, rate - 1e-6)) / 2e-6
+    assert float(dump["grad_rate"]) == pytest.approx(float(slope), rel=1e-4)
+
+
+def test_training_is_measured_beside_the_plain_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    training.main(["--size", "8", "--width", "4", "--depth", "2", "--images", "16", "--batch", "8", "--repeats", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["plain", "uncompiled"]
