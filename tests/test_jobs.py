@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from medistill.errors import StorageError
 from medistill.jobs import Tick, available_cores, run_jobs
 
 
@@ -88,6 +89,31 @@ def test_threads_are_given_back_when_a_job_fails(tmp_path):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def where(argument: int, shared: float, tick: Tick) -> int:
+    """A job that takes long enough for the other worker to take the next."""
+    time.sleep(shared)
+    return os.getpid()
+
+
+def test_workers_are_kept_for_the_next_jobs_and_replaced_after_a_failure(tmp_path):
+    first, second = (set(ran(where, [0, 1], 0.3, 2)[0].values()) for _ in range(2))
+    assert len(first) == 2
+    assert second <= first
+    with pytest.raises(ArithmeticError):
+        ran(leave_a_trace, [0, 1], str(tmp_path), 2)
+    assert not set(ran(where, [0, 1], 0.3, 2)[0].values()) & first
+
+
+def end_oneself(argument: int, shared: None, tick: Tick) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_the_system_ends_is_reported_and_replaced():
+    with pytest.raises(StorageError, match="most likely for want of memory"):
+        ran(end_oneself, [0, 1], None, 2)
+    assert sorted(ran(threads, [0, 1], None, 2)[0]) == [0, 1]
 
 
 def test_no_jobs_are_no_work():

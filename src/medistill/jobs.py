@@ -54,8 +54,8 @@ Job = Callable[[Any, Any, Tick], Any]
 
 _PRELOADED = ("torch", "torch._inductor.compile_fx", "sklearn.metrics")
 
-_shared: Any = None
-_ticks: Any = None
+_pool: "_Pool | None" = None
+_ticks: Any = None  # in a worker, where it tells of its progress
 
 
 def available_cores() -> int:
@@ -70,10 +70,19 @@ def keep_freed_memory() -> None:
     Does nothing where the C library is not glibc.
     """
     trim_threshold, mmap_max = -1, -4
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
+    if (mallopt := _of_glibc("mallopt")) is not None:
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, 2**31 - 1)
+
+
+def _give_back_memory() -> None:
+    """Return what `keep_freed_memory` kept, for instance before idling."""
+    if (malloc_trim := _of_glibc("malloc_trim")) is not None:
+        malloc_trim(0)
+
+
+def _of_glibc(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
 
 
 def run_jobs(
@@ -84,15 +93,14 @@ def run_jobs(
     Args:
         job: a function at module level; it calls `tick(n)` after n units of its work.
         arguments: one a job.
-        shared: what every job needs; sent once to each process.
+        shared: what every job needs; sent along with each.
         processes: how many jobs at once; 1 runs them here, one after another.
         on_tick: told of every unit of work done, for a progress bar.
 
     Raises:
         Whatever a job raises; jobs that have not begun are then dropped.
     """
-    processes = min(processes, len(arguments))
-    if processes <= 1:
+    if min(processes, len(arguments)) <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -101,31 +109,57 @@ def run_jobs(
         finally:
             torch.set_num_threads(threads)
         return
-    context = _context()
-    ticks = context.SimpleQueue()
-    listener = threading.Thread(target=_listen, args=(ticks, on_tick), daemon=True)
+    pool = _pool_of(processes)
+    listener = threading.Thread(target=_listen, args=(pool.ticks, on_tick), daemon=True)
     listener.start()
     # Sent as bytes: tensors would otherwise travel through shared memory, which containers keep small.
-    pool = ProcessPoolExecutor(processes, context, _begin, (pickle.dumps(shared), ticks))
+    sent = pickle.dumps(shared)
     try:
-        pending = {pool.submit(_work, job, argument): index for index, argument in enumerate(arguments)}
+        pending = {pool.executor.submit(_work, job, argument, sent): index for index, argument in enumerate(arguments)}
         while pending:
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield pending.pop(future), future.result()
     except BrokenProcessPool as error:
+        _end_pool()
         raise StorageError(
             "A worker process was ended by the system, most likely for want of memory. Lower machine.processes or the "
             "batch sizes, and run the same command again: what was finished is kept."
         ) from error
     except BaseException:
-        for worker in list((pool._processes or {}).values()):
-            worker.terminate()
+        _end_pool()
         raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        ticks.put(None)
+        pool.ticks.put(None)
         listener.join()
+
+
+class _Pool:
+    """Worker processes, and the queue by which they tell of their progress."""
+
+    def __init__(self, processes: int) -> None:
+        context = _context()
+        self.processes, self.ticks = processes, context.SimpleQueue()
+        self.executor = ProcessPoolExecutor(processes, context, _begin, (self.ticks,))
+
+
+def _pool_of(processes: int) -> _Pool:
+    """The pool of the last call if it has as many processes: they take seconds to load what they compute with."""
+    global _pool
+    if _pool is None or _pool.processes != processes:
+        _end_pool()
+        _pool = _Pool(processes)
+    return _pool
+
+
+def _end_pool() -> None:
+    global _pool
+    if _pool is None:
+        return
+    for worker in list((_pool.executor._processes or {}).values()):
+        worker.terminate()
+    _pool.executor.shutdown(wait=True, cancel_futures=True)
+    _pool = None
 
 
 def _context() -> Any:
@@ -138,9 +172,9 @@ def _context() -> Any:
     return context
 
 
-def _begin(shared: bytes, ticks: Any) -> None:
-    global _shared, _ticks
-    _shared, _ticks = pickle.loads(shared), ticks
+def _begin(ticks: Any) -> None:
+    global _ticks
+    _ticks = ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
@@ -155,8 +189,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: Job, argument: Any) -> Any:
-    return job(argument, _shared, _ticks.put)
+def _work(job: Job, argument: Any, sent: bytes) -> Any:
+    try:
+        return job(argument, pickle.loads(sent), _ticks.put)
+    finally:
+        _give_back_memory()
 
 
 def _listen(ticks: Any, on_tick: Tick) -> None:
