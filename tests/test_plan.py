@@ -50,7 +50,9 @@ def made_up_costs(monkeypatch: pytest.MonkeyPatch) -> None:
         images = run.recipe.distill.micro_batch or 12
         return Stage("distill", 1.0, (100 + 10 * images + min(run.recipe.machine.keep_mb, 300)) * MEGABYTE, 0)
 
-    monkeypatch.setattr("medistill.plan._training_step", lambda run, network, batch: (1.0, 100 * MEGABYTE))
+    monkeypatch.setattr("medistill.plan._training_step", lambda run, architecture, batch: (1.0, 100 * MEGABYTE))
+    for name in ("own_bytes", "shared_bytes"):
+        monkeypatch.setattr(f"medistill.plan.{name}", lambda: 0)
     monkeypatch.setattr("medistill.plan._distillation", student)
 
 

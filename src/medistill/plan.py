@@ -6,6 +6,7 @@ counted as still to do.
 """
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from medistill.errors import RecipeError, StorageError
 from medistill.evaluate import standard_arms
 from medistill.files import free_bytes
 from medistill.images import LabelledImages
+from medistill.jobs import Tick, run_jobs
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build
@@ -23,10 +25,10 @@ from medistill.pipeline import Run
 from medistill.recipe import Architecture, Device, Recipe
 from medistill.report.words import size
 from medistill.synthetic import SyntheticSet, trusting_logits
-from medistill.train import TrainingSet
-from medistill.usage import measured
+from medistill.train import Optimization, TrainingSet, fresh, train
+from medistill.usage import measured, own_bytes, shared_bytes
 
-_STEPS_TAKEN = 2
+_STEPS_TAKEN, _STEPS_TIMED = 2, 7
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,13 @@ def refuse_without_room(opened: Run, predicted: Plan) -> None:
 def _teachers(opened: Run) -> Stage:
     recipe, buffer = opened.recipe, opened.buffer
     network = _network(opened, recipe.network.architecture)
-    seconds, memory = _training_step(opened, network, recipe.teachers.batch_size)
+    seconds, memory = _training_step(opened, recipe.network.architecture, recipe.teachers.batch_size)
     steps = math.ceil(len(opened.splits.train) / recipe.teachers.batch_size) * buffer.last_epoch * buffer.teachers
     processes = min(opened.processes, buffer.teachers)
     later_bytes = 4 if recipe.teachers.storage == "full" else 2
     per_teacher = network.size * (4 + later_bytes * buffer.last_epoch)
-    return Stage("teachers", steps * seconds / processes, processes * memory, per_teacher * buffer.teachers)
+    held = _together(processes, memory)
+    return Stage("teachers", steps * seconds / processes, held, per_teacher * buffer.teachers)
 
 
 def _distillation(opened: Run) -> Stage:
@@ -152,12 +155,12 @@ def _distillation(opened: Run) -> Stage:
     outer = settings.outer_steps * inner_seconds
     at_once = min(opened.processes, settings.validate_networks)
     selections = 1 + math.ceil(settings.outer_steps / settings.validate_every)
-    training_seconds, training_memory = _training_step(opened, network, len(synthetic))
+    training_seconds, training_memory = _training_step(opened, recipe.network.architecture, len(synthetic))
     rounds = selections * math.ceil(settings.validate_networks / at_once)
     selecting = rounds * recipe.evaluate.steps * training_seconds
     path_bytes = 4 * network.size * settings.student_steps
     memory += max(0, kept - _STEPS_TAKEN) * kept_bytes + path_bytes
-    held = memory + (at_once * training_memory if at_once > 1 else 0)
+    held = shared_bytes() + memory + (at_once * training_memory if at_once > 1 else 0)
     return Stage("distill", outer + selecting, held, 8 * 4 * synthetic.images.numel())
 
 
@@ -204,11 +207,16 @@ def _evaluation(opened: Run) -> Stage:
         batch = min(settings.batch_size, len(arm.data))
         key = (arm.architecture, batch)
         if key not in steps:
-            steps[key] = _training_step(opened, network, batch)
+            steps[key] = _training_step(opened, arm.architecture, batch)
         seconds += networks * arm.epochs * math.ceil(len(arm.data) / settings.batch_size) * steps[key][0]
         memory = max(memory, steps[key][1])
         disk += networks * 4 * network.size
-    return Stage("evaluate", seconds / opened.processes, opened.processes * memory, disk)
+    return Stage("evaluate", seconds / opened.processes, _together(opened.processes, memory), disk)
+
+
+def _together(processes: int, each: int) -> int:
+    """What several workers hold beside this process, shared memory counted once; one works in this process itself."""
+    return shared_bytes() + (each if processes == 1 else processes * each + own_bytes())
 
 
 def _network(opened: Run, architecture: Architecture) -> FlatNetwork:
@@ -229,17 +237,26 @@ def _stand_in(opened: Run) -> SyntheticSet:
     return SyntheticSet(noise, targets, 1.0, images.class_names, opened.transform)
 
 
-def _training_step(opened: Run, network: FlatNetwork, batch_size: int) -> tuple[float, int]:
-    """Seconds and bytes of one step of ordinary training on one thread."""
-    count = min(batch_size, len(opened.splits.train))
-    place = opened.recipe.machine.place
-    data = TrainingSet.of(opened.splits.train.take(np.arange(count)), opened.transform).on(place)
-    (images, targets), params = data.batch(torch.arange(count)), network.initial(0).to(place)
+def _training_step(opened: Run, architecture: Architecture, batch_size: int) -> tuple[float, int]:
+    """Seconds of one step of ordinary training beside as many others as the run trains at once, and bytes of each."""
+    images = opened.splits.train
+    few = TrainingSet.of(images.take(np.arange(min(batch_size, len(images)))), opened.transform)
+    shared = (opened.recipe, architecture, few)
+    for _ in range(2):  # in the first round workers load what they compute with
+        trials = run_jobs(_train_briefly, range(opened.processes), shared, opened.processes, lambda count: None)
+        found = [result for _, result in trials]
+    return statistics.median(seconds for seconds, _ in found), max(memory for _, memory in found)
 
-    def step() -> None:
-        network.slope(params, images, targets, count)
 
-    return _measured(step, 1, place)
+def _train_briefly(number: int, shared: tuple[Recipe, Architecture, TrainingSet], tick: Tick) -> tuple[float, int]:
+    """One batch an epoch, so that an epoch is a step."""
+    recipe, architecture, data = shared
+    channels, size = data.pixels.shape[1:3]
+    place = recipe.machine.place
+    network = build(recipe.network_as(architecture), channels, size, data.targets.shape[1], recipe.machine)
+    how = Optimization(0.01, _STEPS_TIMED + 1, len(data), 0.9, 0.0, False, "natural", recipe.augment)
+    steps = train(network, fresh(network, 0), data.on(place), how, lambda purpose: 0)
+    return measured(lambda: next(steps), _STEPS_TIMED, place)
 
 
 def _measured(step: Callable[[], None], threads: int, device: Device) -> tuple[float, int]:

@@ -47,7 +47,8 @@ def _record(path: Path, stage: str, seconds: float, peak_bytes: int) -> None:
 
 
 def measured(step: Callable[[], object], repeats: int = 3, device: Device = "cpu") -> tuple[float, int]:
-    """The median wall time of a step in seconds, and the most memory in bytes that this process then held there.
+    """The median wall time of a step in seconds, and the most memory in bytes that this process then held there, apart
+    from what it shares with others.
 
     A first call is not counted in the time: libraries prepare themselves in it.
     """
@@ -61,6 +62,17 @@ def measured(step: Callable[[], object], repeats: int = 3, device: Device = "cpu
         _wait_for(device)
         times.append(time.perf_counter() - started)
     return sorted(times)[repeats // 2], _peak_bytes(device)
+
+
+def own_bytes() -> int:
+    """The memory that this process holds and shares with no other."""
+    return int(psutil.Process().memory_full_info().uss)
+
+
+def shared_bytes() -> int:
+    """The memory that this process shares with others, libraries above all."""
+    memory = psutil.Process().memory_full_info()
+    return int(memory.rss - memory.uss)
 
 
 @contextmanager
@@ -112,9 +124,11 @@ def _peak_bytes(device: Device) -> int:
     """The most memory this process held since `_forget_peak`; what it holds now where the system does not say."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
+    return own_bytes() + _bytes_in_status("VmHWM") - _bytes_in_status("VmRSS")
+
+
+def _bytes_in_status(name: str) -> int:
+    """A figure that Linux keeps of this process; 0 elsewhere."""
     status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return int(psutil.Process().memory_info().rss)
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
