@@ -135,12 +135,22 @@ def run_jobs(
 
 
 class _Pool:
-    """Worker processes, and the queue by which they tell of their progress."""
+    """Worker processes, and the queue by which they tell of their progress.
+
+    They live as long as the writing end of a pipe is open here. So they end when this process does, however it ends;
+    and at an interrupt even those end that had not yet been entered in any list of processes.
+    """
 
     def __init__(self, processes: int) -> None:
         context = _context()
         self.processes, self.ticks = processes, context.SimpleQueue()
-        self.executor = ProcessPoolExecutor(processes, context, _begin, (self.ticks,))
+        lifeline, self._lifeline = context.Pipe(duplex=False)
+        self.executor = ProcessPoolExecutor(processes, context, _begin, (self.ticks, lifeline))
+
+    def end(self) -> None:
+        """End all workers at once, whatever they are doing."""
+        self._lifeline.close()
+        self.executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _pool_of(processes: int) -> _Pool:
@@ -154,11 +164,8 @@ def _pool_of(processes: int) -> _Pool:
 
 def _end_pool() -> None:
     global _pool
-    if _pool is None:
-        return
-    for worker in list((_pool.executor._processes or {}).values()):
-        worker.terminate()
-    _pool.executor.shutdown(wait=True, cancel_futures=True)
+    if _pool is not None:
+        _pool.end()
     _pool = None
 
 
@@ -172,21 +179,19 @@ def _context() -> Any:
     return context
 
 
-def _begin(ticks: Any) -> None:
+def _begin(ticks: Any, lifeline: Any) -> None:
     global _ticks
     _ticks = ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_without, args=(lifeline,), daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()
 
 
-def _end_with_parent() -> None:
+def _end_without(lifeline: Any) -> None:
     """Work whose result nobody awaits would only compete with the run that continues it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    lifeline.poll(None)  # nothing is ever sent: this returns when the other end is closed
+    os._exit(1)
 
 
 def _work(job: Job, argument: Any, sent: bytes) -> Any:
