@@ -7,6 +7,7 @@ import torch
 
 from medistill.networks import can_compile
 from medistill.recipe import Device, Precision
+from medistill.usage import wait_for
 
 
 def seconds_of(call: Callable[[], object], device: Device = "cpu") -> float:
@@ -20,12 +21,10 @@ def seconds_of(call: Callable[[], object], device: Device = "cpu") -> float:
 
 def wall_seconds_of(call: Callable[[], object], device: Device) -> float:
     """Seconds on the wall until everything is finished."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     started = time.perf_counter()
     call()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     return time.perf_counter() - started
 
 

@@ -52,7 +52,7 @@ def made_up_costs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("medistill.plan._training_step", lambda run, architecture, batch: (1.0, 100 * MEGABYTE))
     for name in ("own_bytes", "shared_bytes"):
-        monkeypatch.setattr(f"medistill.plan.{name}", lambda: 0)
+        monkeypatch.setattr(f"medistill.plan.{name}", lambda device: 0)
     monkeypatch.setattr("medistill.plan._distillation", student)
 
 

@@ -109,11 +109,11 @@ def run_jobs(
         finally:
             torch.set_num_threads(threads)
         return
+    # Sent as bytes: tensors would otherwise travel through shared memory, which containers keep small.
+    sent = pickle.dumps(shared)
     pool = _pool_of(processes)
     listener = threading.Thread(target=_listen, args=(pool.ticks, on_tick), daemon=True)
     listener.start()
-    # Sent as bytes: tensors would otherwise travel through shared memory, which containers keep small.
-    sent = pickle.dumps(shared)
     try:
         pending = {pool.executor.submit(_work, job, argument, sent): index for index, argument in enumerate(arguments)}
         while pending:

@@ -135,7 +135,7 @@ def _teachers(opened: Run) -> Stage:
     processes = min(opened.processes, buffer.teachers)
     later_bytes = 4 if recipe.teachers.storage == "full" else 2
     per_teacher = network.size * (4 + later_bytes * buffer.last_epoch)
-    held = _together(processes, memory)
+    held = _together(processes, memory, recipe.machine.place)
     return Stage("teachers", steps * seconds / processes, held, per_teacher * buffer.teachers)
 
 
@@ -160,7 +160,7 @@ def _distillation(opened: Run) -> Stage:
     selecting = rounds * recipe.evaluate.steps * training_seconds
     path_bytes = 4 * network.size * settings.student_steps
     memory += max(0, kept - _STEPS_TAKEN) * kept_bytes + path_bytes
-    held = shared_bytes() + memory + (at_once * training_memory if at_once > 1 else 0)
+    held = shared_bytes(recipe.machine.place) + memory + (at_once * training_memory if at_once > 1 else 0)
     return Stage("distill", outer + selecting, held, 8 * 4 * synthetic.images.numel())
 
 
@@ -211,12 +211,14 @@ def _evaluation(opened: Run) -> Stage:
         seconds += networks * arm.epochs * math.ceil(len(arm.data) / settings.batch_size) * steps[key][0]
         memory = max(memory, steps[key][1])
         disk += networks * 4 * network.size
-    return Stage("evaluate", seconds / opened.processes, _together(opened.processes, memory), disk)
+    return Stage(
+        "evaluate", seconds / opened.processes, _together(opened.processes, memory, opened.recipe.machine.place), disk
+    )
 
 
-def _together(processes: int, each: int) -> int:
+def _together(processes: int, each: int, device: Device) -> int:
     """What several workers hold beside this process, shared memory counted once; one works in this process itself."""
-    return shared_bytes() + (each if processes == 1 else processes * each + own_bytes())
+    return shared_bytes(device) + (each if processes == 1 else processes * each + own_bytes(device))
 
 
 def _network(opened: Run, architecture: Architecture) -> FlatNetwork:

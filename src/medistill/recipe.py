@@ -168,9 +168,8 @@ class MachineSettings(Section):
     @property
     def arithmetic(self) -> str:
         """What decides the last bits of one network's derivatives, in words for keys."""
-        form = "compiled" if self.compiles else "automatic"
-        words = [self.place] * (self.place != "cpu") + [form, self.precision]
-        return " ".join(words)
+        form = f"{'compiled' if self.compiles else 'automatic'} {self.precision}"
+        return form if self.place == "cpu" else f"{self.place} {form}"
 
 
 class Recipe(Section):

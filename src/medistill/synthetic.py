@@ -118,18 +118,23 @@ def starting_set(settings: DistillSettings, real: LabelledImages, transform: Tra
         if settings.start == "real":
             images[index] = films(draw.choice(members, settings.ipc, replace=False))
         elif settings.start == "class-noise":
-            deviations = draw.standard_normal((settings.ipc, len(members)))
-            deviations -= deviations.mean(1, keepdims=True)
-            weights = torch.from_numpy(1 / len(members) + deviations / math.sqrt(len(members))).float()
-            images[index] = 0
-            for part in np.array_split(np.arange(len(members)), math.ceil(len(members) / _FILMS_AT_A_TIME)):
-                images[index] += torch.einsum("in,nchw->ichw", weights[:, part], films(members[part]))
+            weights = _noise_weights(settings.ipc, len(members), draw)
+            parts = np.array_split(np.arange(len(members)), math.ceil(len(members) / _FILMS_AT_A_TIME))
+            weighted = (torch.einsum("in,nchw->ichw", weights[:, part], films(members[part])) for part in parts)
+            images[index] = torch.stack(list(weighted)).sum(0)
         elif settings.start == "class-mean":
             for number in range(settings.ipc):
                 chosen = draw.choice(members, min(settings.images_per_mean, len(members)), replace=False)
                 images[index, number] = films(chosen).mean(0) + settings.start_noise * noise[index, number]
     targets = torch.eye(len(real.class_names)).repeat_interleave(settings.ipc, 0)
     return SyntheticSet(images.flatten(0, 1), targets, settings.inner_rate, real.class_names, transform)
+
+
+def _noise_weights(images: int, films: int, draw: np.random.Generator) -> Tensor:
+    """For each image the weights of all films, which sum to 1: their mean, and random deviations from it."""
+    deviations = draw.standard_normal((images, films))
+    deviations -= deviations.mean(1, keepdims=True)
+    return torch.from_numpy(1 / films + deviations / math.sqrt(films)).float()
 
 
 def refuse_small_classes(settings: DistillSettings, real: LabelledImages) -> None:

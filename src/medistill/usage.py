@@ -56,21 +56,25 @@ def measured(step: Callable[[], object], repeats: int = 3, device: Device = "cpu
     step()
     times = []
     for _ in range(repeats):
-        _wait_for(device)
+        wait_for(device)
         started = time.perf_counter()
         step()
-        _wait_for(device)
+        wait_for(device)
         times.append(time.perf_counter() - started)
     return sorted(times)[repeats // 2], _peak_bytes(device)
 
 
-def own_bytes() -> int:
-    """The memory that this process holds and shares with no other."""
+def own_bytes(device: Device = "cpu") -> int:
+    """The memory that this process holds and shares with no other; on a GPU what its tensors take."""
+    if device == "cuda":
+        return torch.cuda.memory_allocated()
     return int(psutil.Process().memory_full_info().uss)
 
 
-def shared_bytes() -> int:
-    """The memory that this process shares with others, libraries above all."""
+def shared_bytes(device: Device = "cpu") -> int:
+    """The memory that this process shares with others, libraries above all; on a GPU none."""
+    if device == "cuda":
+        return 0
     memory = psutil.Process().memory_full_info()
     return int(memory.rss - memory.uss)
 
@@ -105,7 +109,7 @@ def _held_bytes() -> int:
     return total
 
 
-def _wait_for(device: Device) -> None:
+def wait_for(device: Device) -> None:
     """Let a GPU finish what it was given: calls return before their work is done."""
     if device == "cuda":
         torch.cuda.synchronize()
