@@ -9,8 +9,10 @@ TESLA's released code computes, which leaves out how a batch changes later weigh
 Variants run interleaved in one process, one thread, on the same inputs; times are process CPU seconds (on a GPU seconds
 on the wall, with everything finished), medians of the repetitions after one that is not counted. Peak memory is
 measured in a process of its own for each variant (on a GPU by its allocator), beyond what it held before. Errors and
-cosines are of the pixel gradient, against double precision. The floor is what the convolutions of a kept step would
-take alone, 9 forward passes' work at the rate at which forward convolutions ran in float32.
+cosines are of the pixel gradient against double precision, medians over several starts: on images of noise rounding
+switches a ReLU here and there, from where two students part, and which pair parts first is chance (docs/log.md). The
+floor is what the convolutions of a kept step would take alone if nothing saved multiplications: 9 forward passes' work
+at the rate at which forward convolutions ran in float32.
 
     python -m benchmarks.gradient --case a
     python -m benchmarks.gradient --size 32 --width 64 --depth 3 --batch 40 --steps 10 --json
@@ -59,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in FREE:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--starts", type=int, default=3, help="over how many the errors are taken (default %(default)s)"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--dump", type=Path, metavar="FILE.npz", help="write problem and exact gradient in float64")
@@ -67,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shape = FREE | CASES.get(options.case, {}) | given
     if options.dump is not None:
         return _dump(shape, options.dump)
-    results = compared(shape, options.repeats, options.device)
+    results = compared(shape, options.repeats, options.device, options.starts)
     if options.json:
         print(json.dumps(results, indent=2))
     else:
@@ -77,14 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 class Problem:
     """A student at fresh parameters, a target a little way off, and synthetic images of noise."""
 
-    def __init__(self, shape: dict[str, int], device: Device = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        generator = torch.Generator().manual_seed(0)
+    def __init__(
+        self, shape: dict[str, int], device: Device = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
         settings = NetworkSettings(width=shape["width"], depth=shape["depth"], first_padding=shape["padding"])
         form = (settings, shape["channels"], shape["size"], shape["classes"])
         self.shape, self.steps, self.device = shape, shape["steps"], device
         self.automatic: FlatNetwork = build(*form)
         self._form = form
-        start = self.automatic.initial(0)
+        start = self.automatic.initial(seed)
         target = start + 0.01 * torch.randn(self.automatic.size, generator=generator)
         images = torch.randn(shape["batch"], *(shape[n] for n in ("channels", "size", "size")), generator=generator)
         targets = torch.eye(shape["classes"])[torch.arange(shape["batch"]) % shape["classes"]]
@@ -184,19 +191,17 @@ def variants_on(device: Device) -> list[Variant]:
     ]
 
 
-def compared(shape: dict[str, int], repeats: int, device: Device) -> dict[str, Any]:
+def compared(shape: dict[str, int], repeats: int, device: Device, starts: int = 1) -> dict[str, Any]:
     """Every variant's time, memory and error on one shape, and the floor."""
     torch.set_num_threads(1)
     keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     problem, variants = Problem(shape, device), variants_on(device)
-    gradients = {each: each.gradient(problem).cpu() for each in variants}
+    agreements = [_agreements(shape, device, seed, variants) for seed in range(starts)]
     seconds = {each: list[float]() for each in variants}
     for _ in range(repeats):
         for each in variants:
             seconds[each].append(seconds_of(functools.partial(each.gradient, problem), device))
-    precise = Problem(shape, device, torch.float64)
-    exact = adjoint(precise, precise.automatic, micro_batch=4).cpu()
     peaks = {each: peak_bytes(shape, each, device) for each in variants}
     median = {each: statistics.median(times) for each, times in seconds.items()}
     work, rate = convolutions(problem)
@@ -209,10 +214,11 @@ def compared(shape: dict[str, int], repeats: int, device: Device) -> dict[str, A
             "speedup": median[REFERENCE] / median[each],
             "peak_bytes": peaks[each],
             "peak_ratio": peaks[each] / peaks[REFERENCE],
-            "error_float64": float((gradients[each] - exact).norm() / exact.norm()),
-            "cosine_float64": _cosine(gradients[each], exact),
+            "error_float64": statistics.median(error for error, _ in agreement),
+            "errors_float64": [error for error, _ in agreement],
+            "cosine_float64": statistics.median(cosine for _, cosine in agreement),
         }
-        for each in variants
+        for each, *agreement in zip(variants, *agreements, strict=True)
     ]
     return {
         "shape": shape,
@@ -233,9 +239,18 @@ def compared(shape: dict[str, int], repeats: int, device: Device) -> dict[str, A
     }
 
 
-def _cosine(found: Tensor, exact: Tensor) -> float:
-    found = found.double()
-    return float((found * exact).sum() / (found.norm() * exact.norm()))
+def _agreements(
+    shape: dict[str, int], device: Device, seed: int, variants: Sequence[Variant]
+) -> list[tuple[float, float]]:
+    """Each variant's relative error to double precision, and its cosine with it, from one start."""
+    precise = Problem(shape, device, torch.float64, seed)
+    exact = adjoint(precise, precise.automatic, micro_batch=4)
+    problem = Problem(shape, device, seed=seed)
+    found = [each.gradient(problem).double() for each in variants]
+    return [
+        (float((each - exact).norm() / exact.norm()), float((each * exact).sum() / (each.norm() * exact.norm())))
+        for each in found
+    ]
 
 
 def convolutions(problem: Problem) -> tuple[float, float]:

@@ -7,8 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import gradient, training
+from benchmarks import accuracy, gradient, training
 from torch.nn import functional
+
+import toys
+from medistill.augment import draw_augmentation
+from medistill.matching.adjoint import InnerStep, trajectory_gradient
+from medistill.recipe import AugmentSettings
 
 SHAPE = {"size": 10, "width": 6, "depth": 2, "batch": 4, "steps": 2, "classes": 3, "padding": 3}
 ARGUMENTS = [part for name, value in SHAPE.items() for part in (f"--{name}", str(value))]
@@ -93,3 +98,33 @@ def test_training_is_measured_beside_the_plain_loop(capsys: pytest.CaptureFixtur
     training.main(["--size", "8", "--width", "4", "--depth", "2", "--images", "16", "--batch", "8", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["plain", "uncompiled"]
+
+
+def test_the_unrolled_gradient_is_the_adjoints() -> None:
+    problem = gradient.Problem(gradient.FREE | SHAPE, dtype=torch.float64)
+    steps = [InnerStep(torch.tensor([0, 2, 3]), draw_augmentation(AugmentSettings(), 3, seed)) for seed in range(2)]
+    place = (problem.start, problem.images, problem.targets, torch.tensor(-4.0, dtype=torch.float64), steps)
+    found = accuracy.unrolled_gradient(problem.automatic, *place, problem.distance)
+    exact = trajectory_gradient(problem.automatic, *place, problem.distance)
+    for name in ("value", "images", "targets", "log_rate", "end"):
+        torch.testing.assert_close(getattr(found, name), getattr(exact, name), rtol=1e-9, atol=1e-12)
+
+
+def test_the_time_to_accuracy_is_that_of_the_first_selection_that_reaches_the_references_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = toys.write_npz(tmp_path / "films.npz")
+    recipe = tmp_path / "toy.toml"
+    recipe.write_text(toys.recipe({"distill.outer_steps": 4, "machine.processes": 1, "machine.threads": 1}).to_toml())
+    arguments = ["--source", str(films), "--out", str(tmp_path), "--reference", str(recipe), "--ours", str(recipe)]
+    accuracy.main([*arguments, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [point["step"] for point in found["ours"]] == [0, 2, 4]
+    seconds = [point["seconds"] for point in found["ours"]]
+    assert 0 < seconds[0] < seconds[1] < seconds[2]
+    assert found["goal"] == found["reference"][-1]["balanced_accuracy"]
+    reached = next(point for point in found["ours"] if point["balanced_accuracy"] >= found["goal"])
+    assert found["seconds_ours"] == reached["seconds"]
+    assert found["ratio"] == found["seconds_reference"] / reached["seconds"]
+    accuracy.main(arguments)  # continues where nothing is left to do
+    assert "times as fast" in capsys.readouterr().out

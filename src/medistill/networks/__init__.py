@@ -2,9 +2,10 @@
 
 import torch
 
+from medistill.networks.compiling import can_compile
 from medistill.networks.convnet import ConvNet, convnet
 from medistill.networks.flat import Alignment, FlatNetwork, Slope, cross_entropy
-from medistill.networks.kernels import can_compile, compiled
+from medistill.networks.kernels import fused
 from medistill.networks.resnet import ResNet18
 from medistill.recipe import MachineSettings, NetworkSettings
 
@@ -41,4 +42,4 @@ def build(
     layers = convnet(settings, channels, size, classes)
     if not machine.compiles:
         return FlatNetwork(layers)
-    return ConvNet(layers, compiled(), narrow=machine.precision == "bfloat16")
+    return ConvNet(layers, fused(), narrow=machine.precision == "bfloat16")

@@ -4,7 +4,8 @@ Distillation spends its time in two functions of this network: the slope of the 
 inner product with a direction. The second is the derivative of the loss along the direction (a tangent pass forward),
 differentiated once more (one pass back). Written out, neither needs a graph of automatic differentiation, everything
 between two convolutions is one compiled function (`kernels.py`), and the cotangents that both share are computed once.
-With F one forward pass, a kept step costs 9 F and a step computed again 11 F.
+With F one forward pass, a kept step costs 9 F and a step computed again 11 F; on a CPU the third of it that goes into
+gradients to weights takes fewer multiplications (`winograd.py`).
 
 Two facts save work. A convolution's bias is taken off again by the norm behind it, so it is never added and its slope
 is zero. And a first layer on one or three channels is a product of small patches with a matrix, which libraries
@@ -26,6 +27,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from medistill.errors import RecipeError
+from medistill.networks import winograd
 from medistill.networks.flat import Alignment, FlatNetwork, Slope
 from medistill.networks.kernels import Kernels
 from medistill.recipe import NetworkSettings
@@ -81,14 +83,13 @@ class _Head(NamedTuple):
 
 @dataclass(frozen=True)
 class _Kept:
-    """A block's input x (as its convolution arranges it), the convolution's output z, and first-order cotangents."""
+    """A block's input x (as its convolution arranges it), the convolution's output z, and the first-order cotangent."""
 
     x: Tensor
     z: Tensor
     mean: Tensor
     s: Tensor
     dy_bar: Tensor
-    dz_bar: Tensor
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _ByLibrary:
-    """A 3x3 convolution and its two pullbacks, on an input that it has arranged."""
+    """A 3x3 convolution of an input that it has arranged, and its two pullbacks, the second summed over pairs."""
 
     padding: int
+    is_compiled: bool
 
     def arranged(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last)
@@ -123,10 +125,12 @@ class _ByLibrary:
         x_bar: Tensor = conv2d_input(shape, weight, z_bar, padding=self.padding)  # type: ignore[no-untyped-call]
         return x_bar
 
-    def to_weight(self, x: Tensor, z_bar: Tensor) -> Tensor:
+    def to_weight(self, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+        if self.padding == 1 and winograd.pays(*pairs[0]):
+            return winograd.weight_gradient(pairs, self.is_compiled)
+        x, z_bar = pairs[0]
         shape = torch.Size([z_bar.shape[1], x.shape[1], _KERNEL, _KERNEL])
-        weight_bar: Tensor = conv2d_weight(x, shape, z_bar, padding=self.padding)  # type: ignore[no-untyped-call]
-        return weight_bar
+        return sum(conv2d_weight(x, shape, z_bar, padding=self.padding) for x, z_bar in pairs)  # type: ignore
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ class _OfPatches:
         columns = weight.flatten(1).T @ z_bar.flatten(2)
         return functional.fold(columns, (side, side), _KERNEL, padding=self.padding)
 
-    def to_weight(self, x: Tensor, z_bar: Tensor) -> Tensor:
+    def to_weight(self, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+        ((x, z_bar),) = pairs  # the images do not move
         rows = z_bar.permute(0, 2, 3, 1).flatten(0, 2)
         flat = (x.flatten(0, 1).T @ rows).T  # the other way round takes libraries seven times as long
         return flat.reshape(len(flat), -1, _KERNEL, _KERNEL)
@@ -160,8 +165,8 @@ class _OfPatches:
 _Convolution = _ByLibrary | _OfPatches
 
 
-def _convolution(channels: int, padding: int) -> _Convolution:
-    return _OfPatches(padding) if channels <= _MOST_CHANNELS_AS_PATCHES else _ByLibrary(padding)
+def _convolution(channels: int, padding: int, is_compiled: bool) -> _Convolution:
+    return _OfPatches(padding) if channels <= _MOST_CHANNELS_AS_PATCHES else _ByLibrary(padding, is_compiled)
 
 
 class ConvNet(FlatNetwork):
@@ -177,7 +182,9 @@ class ConvNet(FlatNetwork):
         super().__init__(layers)
         self._kernels, self._narrow = kernels, narrow
         convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-        self._convolutions = [_convolution(layer.in_channels, int(layer.padding[0])) for layer in convolutions]
+        self._convolutions = [
+            _convolution(layer.in_channels, int(layer.padding[0]), kernels.is_compiled) for layer in convolutions
+        ]
 
     @torch.no_grad()
     def slope(self, params: Params, images: Images, targets: Targets, batch_size: int, keep: bool = False) -> Slope:
@@ -200,8 +207,8 @@ class ConvNet(FlatNetwork):
         y_bar = _like(x, logits_bar @ head.weight)
         for convolution, block, (x, z, mean, s) in reversed(list(zip(self._convolutions, blocks, passed, strict=True))):
             z_bar, gain_bar, shift_bar = self._kernels.pullback(z, mean, s, block.gain, block.shift, y_bar)
-            kept.append(_Kept(x, z, mean, s, y_bar, z_bar))
-            slopes = [convolution.to_weight(x, z_bar), torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
+            kept.append(_Kept(x, z, mean, s, y_bar))
+            slopes = [convolution.to_weight((x, z_bar)), torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
             if x is not passed[0][0]:
                 y_bar = convolution.to_input(z_bar, block.weight)
         slope = torch.cat([part.reshape(-1).to(params.dtype) for part in slopes])
@@ -250,15 +257,14 @@ class ConvNet(FlatNetwork):
         for (convolution, block, dblock, at), (dx, dz, along_one, along_n) in reversed(
             list(zip(layers, tangents, strict=True))
         ):
-            z_bar, gain_bar, shift_bar = self._kernels.tangent_pullback(
+            z_bar, dz_bar, gain_bar, shift_bar = self._kernels.tangent_pullback(
                 *(at.z, at.mean, at.s, block.gain, block.shift),
                 *(dz, dblock.gain, along_one, along_n, y_bar, at.dy_bar),
             )
-            weight_bar = convolution.to_weight(at.x, z_bar)
-            if dx is not None:
-                weight_bar += convolution.to_weight(dx, at.dz_bar)
+            moving = [] if dx is None else [(dx, dz_bar)]
+            weight_bar = convolution.to_weight((at.x, z_bar), *moving)
             slopes = [weight_bar, torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
-            y_bar = convolution.to_input(z_bar, block.weight) + convolution.to_input(at.dz_bar, dblock.weight)
+            y_bar = convolution.to_input(z_bar, block.weight) + convolution.to_input(dz_bar, dblock.weight)
         to_params = torch.cat([part.reshape(-1).to(params.dtype) for part in slopes])
         return Alignment(value, to_params, y_bar.to(images.dtype), (expected - dlogits) / batch_size)
 

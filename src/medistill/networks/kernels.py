@@ -25,20 +25,14 @@ Source: the formulas are this project's own, by the chain rule; tests hold them 
 """
 
 import functools
-import importlib.util
-import os
-import shutil
-import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medistill.recipe import Device
+from medistill.networks.compiling import compiled
 
 _EPS = 1e-5
 
@@ -50,7 +44,8 @@ class Kernels:
     forward: Callable[..., tuple[Tensor, Tensor, Tensor]]
     pullback: Callable[..., tuple[Tensor, Tensor, Tensor]]
     tangent: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    tangent_pullback: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    tangent_pullback: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
+    is_compiled: bool = False
 
 
 def forward(z: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,8 +93,11 @@ def tangent_pullback(
     along_n: Tensor,
     y_bar: Tensor,
     dy_bar: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cotangents of z, gain and shift from those of y and of dy; `along_one` and `along_n` come from `tangent`."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cotangents of z, dz, gain and shift from those of y and of dy; `along_one` and `along_n` come from `tangent`.
+
+    The cotangent of dz is that of first order once more, which costs less to make here than to have kept.
+    """
     given, z, dz, y_bar, dy_bar = z, *(_widened(each) for each in (z, dz, y_bar, dy_bar))
     g, n, area = _wide(gain), (z - mean) * s, z.shape[2] * z.shape[3]
     is_on = g * n + _wide(shift) > 0
@@ -112,44 +110,27 @@ def tangent_pullback(
     for_dz = s * g * dsum_n / area
     mean_n_bar = (g * shift_bar + for_dy * dsum) / area - for_dz * along_one
     mean_n_n_bar = (g * sum_n + for_dy * dsum_n) / area - for_dz * along_n
-    n_bar = _where(is_on, g * _spread(y_bar, z) + for_dy * _spread(dy_bar, z)) - for_dz * dz
+    spread_dy_bar = _spread(dy_bar, z)
+    n_bar = _where(is_on, g * _spread(y_bar, z) + for_dy * spread_dy_bar) - for_dz * dz
     z_bar = s * (n_bar - mean_n_bar - n * (mean_n_n_bar + g * dsum_dn / area))
-    return z_bar.to(given.dtype), (sum_n + dsum_dn).sum((0, 2, 3)), shift_bar.sum((0, 2, 3))
+    dz_bar = s * g * (_where(is_on, spread_dy_bar) - (dsum + n * dsum_n) / area)
+    return (
+        z_bar.to(given.dtype),
+        dz_bar.to(given.dtype),
+        (sum_n + dsum_dn).sum((0, 2, 3)),
+        shift_bar.sum((0, 2, 3)),
+    )
 
 
 EAGER = Kernels(forward, pullback, tangent, tangent_pullback)
 
 
-def can_compile(device: Device = "cpu") -> bool:
-    """Whether this machine has what compiled kernels need: a C compiler, Python's headers, and on a GPU Triton."""
-    if device == "cuda" and importlib.util.find_spec("triton") is None:
-        return False
-    has_compiler = shutil.which(os.environ.get("CXX", "g++")) is not None
-    return has_compiler and (Path(sysconfig.get_path("include")) / "Python.h").exists()
-
-
 @functools.cache
-def compiled() -> Kernels:
-    """The four functions compiled for this machine, once for all shapes; takes seconds when first called.
-
-    A compiler must be there (`can_compile`). The last bits differ from those of `EAGER`. What is compiled is kept in
-    the user's cache folder.
-    """
-    # torch would keep what it compiles in a shared temporary folder, where others could put code for it to load.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medistill" / "compiled"
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    # One network has several sizes, odd and even; double precision and other thread counts make variants of their own.
-    torch._dynamo.config.recompile_limit = 64
-    options: dict[str, Any] = {
-        "cpp.dynamic_threads": True,
-        # What takes few operations is computed again wherever it is read, never written to memory in between.
-        "realize_reads_threshold": 1000,
-        "realize_opcount_threshold": 1000,
-    }
-
-    functions: list[Any] = [forward, pullback, tangent, tangent_pullback]
-    return Kernels(*(torch.compile(each, fullgraph=True, dynamic=True, options=options) for each in functions))
+def fused() -> Kernels:
+    """The four functions compiled; see `compiled`."""
+    return Kernels(
+        compiled(forward), compiled(pullback), compiled(tangent), compiled(tangent_pullback), is_compiled=True
+    )
 
 
 def _widened(values: Tensor) -> Tensor:
