@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -85,6 +87,19 @@ def test_what_a_pass_keeps_saves_work_and_changes_nothing() -> None:
     assert torch.equal(kept.images, again.images)
     assert passed.kept_bytes > 4 * IMAGES * (6 + 9) * 8 * 8  # at least z and the patches of the first block
     assert place.written.slope(*place.batch).kept is None
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_parts_of_a_batch_change_the_memory_and_not_the_result(is_kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(1, 8, 3, torch.float64)
+    whole = place.slopes(place.written)
+    monkeypatch.setattr(sys.modules[ConvNet.__module__], "_PART_BYTES", 2 * 6 * 12 * 12 * 8)  # two images of the five
+    passed = place.written.slope(*place.batch, keep=True)
+    assert len(passed.kept) == 3
+    found = place.written.alignment(*place.batch, place.direction, passed.kept if is_kept else None)
+    in_parts = [passed.params, found.value, found.params, found.images, found.targets]
+    for ours, theirs in zip(in_parts, whole, strict=True):
+        assert relative_error(ours, theirs) < 1e-12
 
 
 def test_the_bias_before_a_norm_has_no_slope() -> None:

@@ -11,6 +11,8 @@ Two facts save work. A convolution's bias is taken off again by the norm behind 
 is zero. And a first layer on one or three channels is a product of small patches with a matrix, which libraries
 multiply several times faster than they convolve.
 
+No image influences another, so on a CPU a batch is worked through in parts whose activations stay near the processor.
+
 Activations lie with channels last in memory. Suffixes and prefixes are those of `kernels.py`: `x_bar` is a cotangent,
 `dx` a tangent, `dx_bar` the cotangent of a tangent, which is the cotangent of first order.
 
@@ -35,6 +37,7 @@ from medistill.shapes import Images, Params, Targets
 
 _KERNEL = 3
 _MOST_CHANNELS_AS_PATCHES = 3
+_PART_BYTES = 24 * 2**20  # of the first convolution's output, the largest thing that a pass makes
 
 
 def convnet(settings: NetworkSettings, channels: int, size: int, classes: int) -> nn.Sequential:
@@ -79,6 +82,11 @@ class _Block(NamedTuple):
 class _Head(NamedTuple):
     weight: Tensor
     bias: Tensor
+
+
+class _Layers(NamedTuple):
+    blocks: list[_Block]
+    head: _Head
 
 
 @dataclass(frozen=True)
@@ -185,37 +193,17 @@ class ConvNet(FlatNetwork):
         self._convolutions = [
             _convolution(layer.in_channels, int(layer.padding[0]), kernels.is_compiled) for layer in convolutions
         ]
+        self._width = convolutions[0].out_channels
 
     @torch.no_grad()
     def slope(self, params: Params, images: Images, targets: Targets, batch_size: int, keep: bool = False) -> Slope:
         """See `FlatNetwork.slope`."""
-        blocks, head = self._layers(params)
-        passed = []
-        x = images.bfloat16() if self._narrow else images
-        for convolution, block in zip(self._convolutions, blocks, strict=True):
-            x = convolution.arranged(x)
-            z = convolution.forward(x, block.weight)
-            y, mean, s = self._kernels.forward(z, block.gain, block.shift)
-            passed.append((x, z, mean, s))
-            x = y
-        features = x.flatten(1).to(params.dtype)
-        odds = (features @ head.weight.T + head.bias).softmax(1)
-        logits_bar = (odds * targets.sum(1, keepdim=True) - targets) / batch_size
-
-        slopes = [logits_bar.T @ features, logits_bar.sum(0)]
-        kept = []
-        y_bar = _like(x, logits_bar @ head.weight)
-        for convolution, block, (x, z, mean, s) in reversed(list(zip(self._convolutions, blocks, passed, strict=True))):
-            z_bar, gain_bar, shift_bar = self._kernels.pullback(z, mean, s, block.gain, block.shift, y_bar)
-            kept.append(_Kept(x, z, mean, s, y_bar))
-            slopes = [convolution.to_weight((x, z_bar)), torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
-            if x is not passed[0][0]:
-                y_bar = convolution.to_input(z_bar, block.weight)
-        slope = torch.cat([part.reshape(-1).to(params.dtype) for part in slopes])
-        if not keep:
-            return Slope(slope)
-        everything = _Pass(tuple(reversed(kept)), features, odds, logits_bar)
-        return Slope(slope, everything, everything.bytes)
+        layers, slope, kept = self._layers(params), torch.zeros_like(params), []
+        for part in self._parts(images):
+            passed, part_slope = self._pass(layers, images[part], targets[part], batch_size)
+            slope += part_slope
+            kept.append(passed)
+        return Slope(slope, tuple(kept), sum(passed.bytes for passed in kept)) if keep else Slope(slope)
 
     @torch.no_grad()
     def alignment(
@@ -225,56 +213,115 @@ class ConvNet(FlatNetwork):
         targets: Targets,
         batch_size: int,
         direction: Params,
-        kept: _Pass | None = None,
+        kept: tuple[_Pass, ...] | None = None,
     ) -> Alignment:
         """See `FlatNetwork.alignment`."""
-        if kept is None:
-            kept = self.slope(params, images, targets, batch_size, keep=True).kept
-            assert kept is not None
-        (blocks, head), (dblocks, dhead) = self._layers(params), self._layers(direction)
-        layers = list(zip(self._convolutions, blocks, dblocks, kept.blocks, strict=True))
+        layers, dlayers = self._layers(params), self._layers(direction)
+        found = []
+        for number, part in enumerate(self._parts(images)):
+            if kept is None:
+                passed, _ = self._pass(layers, images[part], targets[part], batch_size, is_again=True)
+            else:
+                passed = kept[number]
+            found.append(self._aligned(layers, dlayers, passed, targets[part], batch_size))
+        return Alignment(
+            torch.stack([each.value for each in found]).sum(),
+            torch.stack([each.params for each in found]).sum(0),
+            torch.cat([each.images for each in found]).to(images.dtype),
+            torch.cat([each.targets for each in found]),
+        )
 
+    def _parts(self, images: Images) -> list[slice]:
+        """The batch in parts whose activations stay near the processor; a GPU takes everything at once."""
+        count, parts = len(images), 1
+        if images.device.type == "cpu":
+            side = images.shape[2] + 2 * self._convolutions[0].padding - 2
+            parts = -(-count * self._width * side * side * images.element_size() // _PART_BYTES)
+        size = -(-count // parts)
+        return [slice(begin, begin + size) for begin in range(0, count, size)]
+
+    def _pass(
+        self, layers: _Layers, images: Images, targets: Targets, batch_size: int, is_again: bool = False
+    ) -> tuple[_Pass, Tensor]:
+        """One pass forward and back, and the slope, which is left empty where the pass `is_again` made."""
+        passed = []
+        x = images.bfloat16() if self._narrow else images
+        for convolution, block in zip(self._convolutions, layers.blocks, strict=True):
+            x = convolution.arranged(x)
+            z = convolution.forward(x, block.weight)
+            y, mean, s = self._kernels.forward(z, block.gain, block.shift)
+            passed.append((x, z, mean, s))
+            x = y
+        head = layers.head
+        features = x.flatten(1).to(head.weight.dtype)
+        odds = (features @ head.weight.T + head.bias).softmax(1)
+        logits_bar = (odds * targets.sum(1, keepdim=True) - targets) / batch_size
+
+        slopes = [logits_bar.T @ features, logits_bar.sum(0)]
+        kept = []
+        y_bar = _like(x, logits_bar @ head.weight)
+        for number in reversed(range(len(passed))):
+            convolution, block, (x, z, mean, s) = self._convolutions[number], layers.blocks[number], passed[number]
+            kept.append(_Kept(x, z, mean, s, y_bar))
+            if is_again and number == 0:
+                break
+            z_bar, gain_bar, shift_bar = self._kernels.pullback(z, mean, s, block.gain, block.shift, y_bar)
+            if not is_again:
+                weight_bar = convolution.to_weight((x, z_bar))
+                slopes = [weight_bar, torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
+            if number > 0:
+                y_bar = convolution.to_input(z_bar, block.weight)
+        slope = features.new_empty(0) if is_again else _flat(slopes, head.weight.dtype)
+        return _Pass(tuple(reversed(kept)), features, odds, logits_bar), slope
+
+    def _aligned(self, layers: _Layers, dlayers: _Layers, at: _Pass, targets: Targets, batch_size: int) -> Alignment:
+        """The alignment with a direction, where a pass has been."""
         tangents = []
         dx: Tensor | None = None  # the images do not move
-        for convolution, block, dblock, at in layers:
-            dz = convolution.forward(at.x, dblock.weight)
+        steps = list(zip(self._convolutions, layers.blocks, dlayers.blocks, at.blocks, strict=True))
+        for convolution, block, dblock, kept in steps:
+            dz = convolution.forward(kept.x, dblock.weight)
             if dx is not None:
                 dz += convolution.forward(dx, block.weight)
             dy, along_one, along_n = self._kernels.tangent(
-                at.z, at.mean, at.s, block.gain, block.shift, dz, dblock.gain, dblock.shift
+                kept.z, kept.mean, kept.s, block.gain, block.shift, dz, dblock.gain, dblock.shift
             )
             tangents.append((dx, dz, along_one, along_n))
             dx = dy
         assert dx is not None
-        dfeatures = dx.flatten(1).to(params.dtype)
-        dlogits = dfeatures @ head.weight.T + kept.features @ dhead.weight.T + dhead.bias
-        value = (kept.logits_bar * dlogits).sum()
+        head, dhead = layers.head, dlayers.head
+        dfeatures = dx.flatten(1).to(head.weight.dtype)
+        dlogits = dfeatures @ head.weight.T + at.features @ dhead.weight.T + dhead.bias
+        value = (at.logits_bar * dlogits).sum()
 
-        expected = (kept.odds * dlogits).sum(1, keepdim=True)
-        logits_bar = targets.sum(1, keepdim=True) / batch_size * kept.odds * (dlogits - expected)
-        slopes = [logits_bar.T @ kept.features + kept.logits_bar.T @ dfeatures, logits_bar.sum(0)]
-        y_bar = _like(dx, logits_bar @ head.weight + kept.logits_bar @ dhead.weight)
-        for (convolution, block, dblock, at), (dx, dz, along_one, along_n) in reversed(
-            list(zip(layers, tangents, strict=True))
+        expected = (at.odds * dlogits).sum(1, keepdim=True)
+        logits_bar = targets.sum(1, keepdim=True) / batch_size * at.odds * (dlogits - expected)
+        slopes = [logits_bar.T @ at.features + at.logits_bar.T @ dfeatures, logits_bar.sum(0)]
+        y_bar = _like(dx, logits_bar @ head.weight + at.logits_bar @ dhead.weight)
+        for (convolution, block, dblock, kept), (dx, dz, along_one, along_n) in reversed(
+            list(zip(steps, tangents, strict=True))
         ):
             z_bar, dz_bar, gain_bar, shift_bar = self._kernels.tangent_pullback(
-                *(at.z, at.mean, at.s, block.gain, block.shift),
-                *(dz, dblock.gain, along_one, along_n, y_bar, at.dy_bar),
+                *(kept.z, kept.mean, kept.s, block.gain, block.shift),
+                *(dz, dblock.gain, along_one, along_n, y_bar, kept.dy_bar),
             )
             moving = [] if dx is None else [(dx, dz_bar)]
-            weight_bar = convolution.to_weight((at.x, z_bar), *moving)
+            weight_bar = convolution.to_weight((kept.x, z_bar), *moving)
             slopes = [weight_bar, torch.zeros_like(shift_bar), gain_bar, shift_bar, *slopes]
             y_bar = convolution.to_input(z_bar, block.weight) + convolution.to_input(dz_bar, dblock.weight)
-        to_params = torch.cat([part.reshape(-1).to(params.dtype) for part in slopes])
-        return Alignment(value, to_params, y_bar.to(images.dtype), (expected - dlogits) / batch_size)
+        return Alignment(value, _flat(slopes, head.weight.dtype), y_bar, (expected - dlogits) / batch_size)
 
-    def _layers(self, params: Params) -> tuple[list[_Block], _Head]:
+    def _layers(self, params: Params) -> _Layers:
         *views, weight, bias = self.views(params)
         blocks = []
         for weight_of, _, gain, shift in zip(*(views[part::4] for part in range(4)), strict=True):
             narrowed = weight_of.bfloat16() if self._narrow else weight_of
             blocks.append(_Block(narrowed.contiguous(memory_format=torch.channels_last), gain, shift))
-        return blocks, _Head(weight, bias)
+        return _Layers(blocks, _Head(weight, bias))
+
+
+def _flat(slopes: list[Tensor], dtype: torch.dtype) -> Tensor:
+    return torch.cat([part.reshape(-1).to(dtype) for part in slopes])
 
 
 def _like(x: Tensor, features_bar: Tensor) -> Tensor:
