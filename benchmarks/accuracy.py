@@ -13,21 +13,15 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
-from torch import Tensor
-
+from benchmarks.gradient import unrolled_gradient
 from medistill import pipeline
-from medistill.augment import augment
-from medistill.distill import Outcome
 from medistill.files import read_json, write_json
 from medistill.jobs import Silence
-from medistill.matching.adjoint import Gradient, InnerStep
-from medistill.networks import FlatNetwork, cross_entropy
 from medistill.recipe import read_recipe
 from medistill.usage import recorded_stages
 
@@ -46,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     changes = {"source.path": options.source} | dict(change.split("=", 1) for change in options.set)
     with mock.patch("medistill.distill.trajectory_gradient", unrolled_gradient):
-        reference = _timed(options.reference, changes | {"machine.compiles": "false"}, options.out / "reference")
-    ours = _timed(options.ours, changes, options.out / "ours")
+        reference = _timed(options.reference, changes | {"machine.compiles": "false"}, options.out)
+    ours = _timed(options.ours, changes, options.out)
     goal = reference[-1]["balanced_accuracy"]
     reached = next((point for point in ours if point["balanced_accuracy"] >= goal), None)
     found = {
@@ -59,30 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "ratio": reached and reference[-1]["seconds"] / reached["seconds"],
     }
     print(json.dumps(found, indent=2) if options.json else _table(found))
-
-
-def unrolled_gradient(
-    network: FlatNetwork,
-    start: Tensor,
-    images: Tensor,
-    targets: Tensor,
-    log_rate: Tensor,
-    steps: Sequence[InnerStep],
-    objective: Callable[[Tensor], Tensor],
-    micro_batch: int | None = None,
-    keep_bytes: int = 0,
-) -> Gradient:
-    """What `trajectory_gradient` computes, by back-propagation through all steps at once."""
-    leaves = [leaf.detach().requires_grad_() for leaf in (images, targets, log_rate)]
-    params, rate = start.detach().requires_grad_(), leaves[2].exp()
-    for step in steps:
-        seen = augment(leaves[0][step.indices], step.draw)
-        loss = cross_entropy(network(params, seen), leaves[1][step.indices], len(seen))
-        (slope,) = torch.autograd.grad(loss, params, create_graph=True)
-        params = params - rate * slope
-    value = objective(params)
-    to_images, to_targets, to_log_rate = torch.autograd.grad(value, leaves)
-    return Gradient(value.detach(), to_images, to_targets, to_log_rate, params.detach())
 
 
 class _Clock(Silence):
@@ -104,12 +74,15 @@ class _Clock(Silence):
 
 def _timed(recipe: Path, changes: dict[str, str], out: Path) -> list[dict[str, Any]]:
     """Every selection of a run: its step, the seconds until then, and its balanced accuracy on validation."""
-    opened = pipeline.open_run(read_recipe(recipe, changes), out)
+    settings = read_recipe(recipe, changes)
+    # A folder for every recipe: teachers taken over from another would have cost nothing here.
+    opened = pipeline.open_run(settings, out / f"{settings.name}-{settings.digest()[:12]}")
     pipeline.teach(opened, Silence())
     teachers = float(recorded_stages(opened.folder / "stages.json")["teachers"]["seconds"])
-    clock = _Clock(out / "clock.json")
-    log: tuple[Outcome, ...] = pipeline.distill_images(opened, clock).log
-    judged = {outcome.step for outcome in log if outcome.validation is not None} | {1}  # 1 follows that of the start
+    clock = _Clock(opened.folder / "clock.json")
+    log = pipeline.distill_images(opened, clock).log
+    every, last = opened.recipe.distill.validate_every, opened.recipe.distill.outer_steps
+    judged = {1, *range(every, last, every), last}  # the first step follows the selection of the start
     usual = statistics.median(seconds for step, seconds in clock.seconds.items() if step not in judged)
     seconds, points = teachers, []
     for outcome in log:

@@ -27,7 +27,7 @@ import math
 import multiprocessing
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,8 +37,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.clock import precisions_of, seconds_of
+from medistill.augment import augment
 from medistill.jobs import keep_freed_memory
-from medistill.matching.adjoint import InnerStep, trajectory_gradient
+from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build, can_compile, cross_entropy
 from medistill.recipe import Device, MachineSettings, NetworkSettings, Precision
@@ -108,25 +109,55 @@ class Problem:
         """The objective."""
         return trajectory_distance(end, self.start, self.target)
 
-    def reference(self, params: Tensor, images: Tensor) -> Tensor:
-        """Loss of the reference network: every block from its definition."""
+    @property
+    def place(self) -> tuple[Tensor, Tensor, Tensor, Tensor, list[InnerStep]]:
+        """Start, images, targets, logarithm of the rate, and steps that all see every image."""
+        log_rate = torch.tensor(math.log(RATE), dtype=self.start.dtype, device=self.device)
+        steps = [InnerStep(torch.arange(len(self.images)), None)] * self.steps
+        return self.start, self.images, self.targets, log_rate, steps
+
+    def logits(self, params: Tensor, images: Tensor) -> Tensor:
+        """The reference network: every block from its definition."""
         *views, weight, bias = self.automatic.views(params)
         x = images
         for i in range(0, len(views), 4):
             x = functional.conv2d(x, views[i], views[i + 1], padding=self.shape["padding"] if i == 0 else 1)
             x = functional.group_norm(x, self.shape["width"], views[i + 2], views[i + 3])
             x = functional.avg_pool2d(torch.relu(x), 2)
-        return cross_entropy(x.flatten(1) @ weight.T + bias, self.targets, len(images))
+        return x.flatten(1) @ weight.T + bias
+
+    def loss(self, params: Tensor, images: Tensor) -> Tensor:
+        """Of the reference network."""
+        return cross_entropy(self.logits(params, images), self.targets, len(images))
+
+
+def unrolled_gradient(
+    network: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    log_rate: Tensor,
+    steps: Sequence[InnerStep],
+    objective: Callable[[Tensor], Tensor],
+    micro_batch: int | None = None,
+    keep_bytes: int = 0,
+) -> Gradient:
+    """What `trajectory_gradient` computes, by back-propagation through all steps at once."""
+    leaves = [leaf.detach().requires_grad_() for leaf in (images, targets, log_rate)]
+    params, rate = start.detach().requires_grad_(), leaves[2].exp()
+    for step in steps:
+        seen = augment(leaves[0][step.indices], step.draw)
+        loss = cross_entropy(network(params, seen), leaves[1][step.indices], len(seen))
+        (slope,) = torch.autograd.grad(loss, params, create_graph=True)
+        params = params - rate * slope
+    value = objective(params)
+    to_images, to_targets, to_log_rate = torch.autograd.grad(value, leaves)
+    return Gradient(value.detach(), to_images, to_targets, to_log_rate, params.detach())
 
 
 def unrolled(problem: Problem) -> Tensor:
-    """Back-propagation through all steps at once."""
-    images, params = problem.images.detach().requires_grad_(), problem.start.detach().requires_grad_()
-    for _ in range(problem.steps):
-        (slope,) = torch.autograd.grad(problem.reference(params, images), params, create_graph=True)
-        params = params - RATE * slope
-    (gradient,) = torch.autograd.grad(problem.distance(params), images)
-    return gradient
+    """The reference: back-propagation through all steps at once."""
+    return unrolled_gradient(problem.logits, *problem.place, problem.distance).images
 
 
 def tesla(problem: Problem) -> Tensor:
@@ -137,24 +168,21 @@ def tesla(problem: Problem) -> Tensor:
     path = [problem.start]
     for _ in range(problem.steps):
         params = path[-1].detach().requires_grad_()
-        (slope,) = torch.autograd.grad(problem.reference(params, problem.images), params)
+        (slope,) = torch.autograd.grad(problem.loss(params, problem.images), params)
         path.append(path[-1] - RATE * slope)
     end = path[-1].detach().requires_grad_()
     (cotangent,) = torch.autograd.grad(problem.distance(end), end)
     gradient = torch.zeros_like(problem.images)
     for here in path[:-1]:
         params, images = here.detach().requires_grad_(), problem.images.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(problem.reference(params, images), params, create_graph=True)
+        (slope,) = torch.autograd.grad(problem.loss(params, images), params, create_graph=True)
         gradient -= RATE * torch.autograd.grad(slope @ cotangent, images)[0]
     return gradient
 
 
 def adjoint(problem: Problem, network: FlatNetwork, keep_bytes: int = 0, micro_batch: int | None = None) -> Tensor:
     """The project's gradient."""
-    steps = [InnerStep(torch.arange(len(problem.images)), None)] * problem.steps
-    log_rate = torch.tensor(math.log(RATE), dtype=problem.start.dtype, device=problem.device)
-    place = (problem.start, problem.images, problem.targets, log_rate, steps)
-    return trajectory_gradient(network, *place, problem.distance, micro_batch, keep_bytes).images
+    return trajectory_gradient(network, *problem.place, problem.distance, micro_batch, keep_bytes).images
 
 
 class Variant(NamedTuple):
@@ -292,10 +320,7 @@ def _dump(shape: dict[str, int], path: Path) -> None:
     """Problem and exact gradient in float64; `start` and `target` are flat: for every block convolution weight and
     bias, norm weight and bias, then the classifier's weight and bias."""
     problem = Problem(shape, dtype=torch.float64)
-    steps = [InnerStep(torch.arange(len(problem.images)), None)] * problem.steps
-    log_rate = torch.tensor(math.log(RATE), dtype=torch.float64)
-    place = (problem.start, problem.images, problem.targets, log_rate, steps)
-    found = trajectory_gradient(problem.automatic, *place, problem.distance)
+    found = trajectory_gradient(problem.automatic, *problem.place, problem.distance)
     np.savez(
         path,
         start=problem.start.numpy(),

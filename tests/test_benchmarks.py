@@ -104,7 +104,7 @@ def test_the_unrolled_gradient_is_the_adjoints() -> None:
     problem = gradient.Problem(gradient.FREE | SHAPE, dtype=torch.float64)
     steps = [InnerStep(torch.tensor([0, 2, 3]), draw_augmentation(AugmentSettings(), 3, seed)) for seed in range(2)]
     place = (problem.start, problem.images, problem.targets, torch.tensor(-4.0, dtype=torch.float64), steps)
-    found = accuracy.unrolled_gradient(problem.automatic, *place, problem.distance)
+    found = gradient.unrolled_gradient(problem.automatic, *place, problem.distance)
     exact = trajectory_gradient(problem.automatic, *place, problem.distance)
     for name in ("value", "images", "targets", "log_rate", "end"):
         torch.testing.assert_close(getattr(found, name), getattr(exact, name), rtol=1e-9, atol=1e-12)

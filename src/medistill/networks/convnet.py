@@ -136,9 +136,9 @@ class _ByLibrary:
     def to_weight(self, *pairs: tuple[Tensor, Tensor]) -> Tensor:
         if self.padding == 1 and winograd.pays(*pairs[0]):
             return winograd.weight_gradient(pairs, self.is_compiled)
-        x, z_bar = pairs[0]
-        shape = torch.Size([z_bar.shape[1], x.shape[1], _KERNEL, _KERNEL])
-        return sum(conv2d_weight(x, shape, z_bar, padding=self.padding) for x, z_bar in pairs)  # type: ignore
+        shape = torch.Size([pairs[0][1].shape[1], pairs[0][0].shape[1], _KERNEL, _KERNEL])
+        parts = [conv2d_weight(x, shape, z_bar, padding=self.padding) for x, z_bar in pairs]  # type: ignore[no-untyped-call]
+        return torch.stack(parts).sum(0)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,8 @@ class ConvNet(FlatNetwork):
         for part in self._parts(images):
             passed, part_slope = self._pass(layers, images[part], targets[part], batch_size)
             slope += part_slope
-            kept.append(passed)
+            if keep:
+                kept.append(passed)
         return Slope(slope, tuple(kept), sum(passed.bytes for passed in kept)) if keep else Slope(slope)
 
     @torch.no_grad()
