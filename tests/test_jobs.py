@@ -140,7 +140,10 @@ def is_running(process: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_the_process_that_started_them(tmp_path, end):
-    code = "import sys; from test_jobs import *; list(run_jobs(name_itself_and_wait, [0, 1], sys.argv[1], 2, print))"
+    # A shell lets what it starts in the background ignore interrupts, tests and all.
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    jobs = "list(run_jobs(name_itself_and_wait, [0, 1], sys.argv[1], 2, print))"
+    code = f"import sys; from test_jobs import *; {heed}; {jobs}"
     parent = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=Path(__file__).parent,
