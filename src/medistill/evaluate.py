@@ -11,7 +11,7 @@ do not depend on a distillation (random images, all images) are trained once for
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,7 @@ from medistill import __version__, metrics
 from medistill.errors import MatchingError, RecipeError
 from medistill.evidence import Labels, Row
 from medistill.files import remove_partials, storage_errors, write_whole
-from medistill.images import LabelledImages
+from medistill.images import Indices, LabelledImages
 from medistill.jobs import Progress, Silence, Tick, run_jobs
 from medistill.networks import FlatNetwork, build
 from medistill.package import Transform
@@ -56,16 +56,26 @@ class RandomImages:
             RecipeError: a class has fewer.
         """
         generator = np.random.default_rng(seed)
-        chosen = []
-        for index, name in enumerate(self.images.class_names):
-            members = np.flatnonzero(self.images.labels == index)
-            if len(members) < self.per_class:
-                raise RecipeError(
-                    f"Class {name} has {len(members)} training image(s), fewer than distill.ipc = {self.per_class}. "
-                    "Lower distill.ipc, or add images to the class."
-                )
-            chosen.append(generator.choice(members, self.per_class, replace=False))
-        return TrainingSet.of(self.images.take(np.concatenate(chosen)), self.transform)
+        chosen = of_every_class(self.images, self.per_class, lambda members, n: generator.choice(members, n, False))
+        return TrainingSet.of(self.images.take(chosen), self.transform)
+
+
+def of_every_class(images: LabelledImages, per_class: int, choose: Callable[[Indices, int], Indices]) -> Indices:
+    """The indices of `per_class` images of every class, classes in order: `choose(members, per_class)` of each.
+
+    Raises:
+        RecipeError: a class has fewer.
+    """
+    chosen = []
+    for index, name in enumerate(images.class_names):
+        members = np.flatnonzero(images.labels == index)
+        if len(members) < per_class:
+            raise RecipeError(
+                f"Class {name} has {len(members)} training image(s), fewer than distill.ipc = {per_class}. "
+                "Lower distill.ipc, or add images to the class."
+            )
+        chosen.append(choose(members, per_class))
+    return np.concatenate(chosen)
 
 
 @dataclass(frozen=True)

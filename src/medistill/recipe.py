@@ -20,7 +20,7 @@ from medistill.errors import RecipeError
 Sampling = Literal["natural", "balanced"]
 Start = Literal["noise", "class-noise", "class-mean", "real"]
 Similarity = Literal["unsigned", "signed", "displacement"]
-Architecture = Literal["convnet", "resnet18"]
+Architecture = Literal["convnet", "resnet18", "vit"]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 TableRow = Literal["random", "distilled", "full-natural", "full-balanced"]
@@ -114,6 +114,15 @@ class DistillSettings(Section):
     validate_images: int = Field(1000, ge=1)
 
 
+class PretrainSettings(Section):
+    """How encoders learn without labels where the method is compared with self-supervision."""
+
+    steps: int = Field(1500, ge=1)
+    batch_size: int = Field(128, ge=2)
+    rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+
+
 class EvaluateSettings(Section):
     """The fair protocol: fresh networks, one rate search for everybody, selection on validation only."""
 
@@ -186,6 +195,7 @@ class Recipe(Section):
     augment: AugmentSettings = AugmentSettings()
     teachers: TeacherSettings = TeacherSettings()
     distill: DistillSettings = DistillSettings()
+    pretrain: PretrainSettings = PretrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     machine: MachineSettings = MachineSettings()
 
@@ -233,7 +243,7 @@ class Recipe(Section):
     def distillation_digest(self) -> str:
         """SHA-256 of the settings that decide the distilled set: all but its name and the later evaluation."""
         settings = self.public()
-        del settings["name"]
+        del settings["name"], settings["pretrain"]
         for later in ("networks", "search_networks", "full_epochs", "unseen", "rows"):
             del settings["evaluate"][later]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

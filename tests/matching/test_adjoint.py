@@ -77,6 +77,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
         *(("convnet", augmented, micro_batch) for augmented in (False, True) for micro_batch in (None, 1, 4)),
         ("resnet18", False, None),
         ("resnet18", True, 4),
+        ("vit", True, 4),
     ],
 )
 def test_the_adjoint_equals_full_unrolling(architecture: str, augmented: bool, micro_batch: int | None) -> None:

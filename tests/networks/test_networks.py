@@ -6,6 +6,7 @@ from torch import nn
 
 from medistill.errors import RecipeError
 from medistill.networks import FlatNetwork, build, cross_entropy
+from medistill.networks.vit import patch_side, patches
 from medistill.recipe import NetworkSettings
 
 
@@ -33,7 +34,7 @@ def test_instance_norm_is_not_batch_norm():
     FlatNetwork(nn.Sequential(nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, affine=True)))
 
 
-@pytest.mark.parametrize("architecture", ["convnet", "resnet18"])
+@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "vit"])
 def test_the_same_seed_gives_the_same_parameters_and_another_seed_others(architecture):
     settings = convnet(architecture=architecture)
     params = build(settings, 1, 8, 3).initial(5)
@@ -64,7 +65,7 @@ def test_a_network_is_a_function_of_its_flat_parameters():
     assert linear(params, images).tolist() == [[0 + 4 + 8, 4 + 12 + 9]]
 
 
-@pytest.mark.parametrize("architecture", ["convnet", "resnet18"])
+@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "vit"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_logits_of_one_image_do_not_depend_on_its_neighbors(architecture, channels):
     network = build(convnet(architecture=architecture), channels, 16, 3)
@@ -73,6 +74,40 @@ def test_logits_of_one_image_do_not_depend_on_its_neighbors(architecture, channe
     assert together.shape == (5, 3)
     for index in range(5):
         assert torch.allclose(together[index : index + 1], network(params, images[index : index + 1]), atol=1e-10)
+
+
+@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "vit"])
+def test_logits_are_the_last_parameters_applied_to_the_features(architecture):
+    network = build(convnet(architecture=architecture), 1, 16, 3)
+    params, images = network.initial(0), torch.rand(2, 1, 16, 16)
+    weight, bias = network.views(params)[-2:]
+    assert network.head_size == weight.numel() + bias.numel()
+    assert torch.allclose(network.features(params, images) @ weight.T + bias, network(params, images), atol=1e-5)
+
+
+def test_a_module_at_parameters_computes_the_same_and_owns_its_memory():
+    network = build(convnet(), 1, 8, 3)
+    params, images = network.initial(0), torch.rand(2, 1, 8, 8)
+    expected = network(params, images)
+    module = network.module_at(params)
+    params.zero_()
+    assert torch.equal(module(images), expected)
+    assert torch.equal(network(network.initial(0), images), expected)
+
+
+@pytest.mark.parametrize(("size", "side"), [(8, 1), (28, 4), (32, 4), (64, 8), (112, 14), (65, 13)])
+def test_a_vision_transformer_sees_at_most_8_patches_a_side(size, side):
+    assert patch_side(size) == side
+
+
+def test_patches_are_rows_of_neighbors():
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    assert patches(image, 2).tolist() == [[[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]]
+
+
+def test_a_width_that_heads_cannot_share_is_refused():
+    with pytest.raises(RecipeError, match=r"network\.width = 50 cannot be shared among 3 heads.*multiple of 16"):
+        build(convnet(architecture="vit", width=50), 1, 8, 2)
 
 
 def test_resnet18_has_the_parameters_of_the_published_one():

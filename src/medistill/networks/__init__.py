@@ -7,6 +7,7 @@ from medistill.networks.convnet import ConvNet, convnet
 from medistill.networks.flat import Alignment, FlatNetwork, Slope, cross_entropy
 from medistill.networks.kernels import fused
 from medistill.networks.resnet import ResNet18
+from medistill.networks.vit import ViT
 from medistill.recipe import MachineSettings, NetworkSettings
 
 __all__ = ["Alignment", "FlatNetwork", "Slope", "build", "can_compile", "cross_entropy"]
@@ -39,6 +40,8 @@ def build(
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_rounded
     if settings.architecture == "resnet18":
         return FlatNetwork(ResNet18(channels, size, classes, settings.width))
+    if settings.architecture == "vit":
+        return FlatNetwork(ViT(channels, size, classes, settings.width, settings.depth))
     layers = convnet(settings, channels, size, classes)
     if not machine.compiles:
         return FlatNetwork(layers)

@@ -20,6 +20,7 @@ Source of the network: Gidaris and Komodakis, CVPR 2018, as used by Zhao et al.,
 """
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,7 +69,8 @@ def convnet(settings: NetworkSettings, channels: int, size: int, classes: int) -
             nn.AvgPool2d(2),
         ]
         before, padding = width, 1
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * side * side, classes))
+    features = nn.Sequential(*layers, nn.Flatten())
+    return nn.Sequential(OrderedDict(features=features, classifier=nn.Linear(width * side * side, classes)))
 
 
 class _Block(NamedTuple):
@@ -189,7 +191,7 @@ class ConvNet(FlatNetwork):
     def __init__(self, layers: nn.Sequential, kernels: Kernels, narrow: bool = False) -> None:
         super().__init__(layers)
         self._kernels, self._narrow = kernels, narrow
-        convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+        convolutions = [layer for layer in layers.modules() if isinstance(layer, nn.Conv2d)]
         self._convolutions = [
             _convolution(layer.in_channels, int(layer.padding[0]), kernels.is_compiled) for layer in convolutions
         ]

@@ -9,6 +9,7 @@ Normalization never looks across images: instance and group norm treat each alon
 split into micro-batches exactly. Batch norm couples the images of a batch and is refused.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from medistill.errors import RecipeError
-from medistill.shapes import Images, Logits, Params, Scalar, Targets
+from medistill.shapes import Features, Images, Logits, Params, Scalar, Targets
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class FlatNetwork:
     """A network as a function of one flat vector: `network(params, images)` returns logits.
 
     Args:
-        module: any module without batch norm or other state that is updated in the forward pass.
+        module: any module without batch norm or other state that is updated in the forward pass. Where features are
+            asked for, it holds `features`, whose output a linear `classifier` behind it turns into logits.
 
     Raises:
         RecipeError: the module holds batch norm.
@@ -75,12 +77,30 @@ class FlatNetwork:
         )
         return logits
 
+    def features(self, params: Params, images: Images) -> Features:
+        """What the classifier sees of each image, differentiable in `params` and `images`."""
+        named = zip(self._names, self.views(params), strict=True)
+        own = {name.removeprefix("features."): view for name, view in named if name.startswith("features.")}
+        seen: Tensor = functional_call(self._module.get_submodule("features"), own, (images,))
+        return seen
+
+    @property
+    def head_size(self) -> int:
+        """How many parameters the classifier has; they are the last ones."""
+        return sum(parameter.numel() for parameter in self._module.get_submodule("classifier").parameters())
+
+    def module_at(self, params: Params) -> nn.Module:
+        """A module of its own with copies of these parameters, for training of another kind than this library's."""
+        module = copy.deepcopy(self._module)
+        nn.utils.vector_to_parameters(params.detach().clone(), module.parameters())
+        return module
+
     def initial(self, seed: int) -> Params:
         """Fresh parameters, drawn by each layer's own default from `seed` alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for layer in self._module.modules():
-                reset = getattr(layer, "reset_parameters", None)
+                reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))  # attention's
                 if callable(reset):
                     reset()
         return torch.cat([parameter.detach().reshape(-1) for parameter in self._module.parameters()]).clone()

@@ -15,7 +15,7 @@ _ROWS = {
     "full-balanced": "all real images, balanced sampling",
     "full": "all real images",
 }
-_ARCHITECTURES = {"convnet": "ConvNet", "resnet18": "ResNet-18", "none": "\N{EN DASH}"}
+_ARCHITECTURES = {"convnet": "ConvNet", "resnet18": "ResNet-18", "vit": "ViT", "none": "\N{EN DASH}"}
 _CEILINGS = ("full", "full-balanced", "full-natural")
 
 
