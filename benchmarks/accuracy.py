@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     changes = {"source.path": options.source} | dict(change.split("=", 1) for change in options.set)
-    with mock.patch("medistill.distill.trajectory_gradient", unrolled_gradient):
+    with mock.patch("medistill.objectives.trajectory_gradient", unrolled_gradient):
         reference = _timed(options.reference, changes | {"machine.compiles": "false"}, options.out)
     ours = _timed(options.ours, changes, options.out)
     goal = reference[-1]["balanced_accuracy"]

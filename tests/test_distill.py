@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import medistill.distill
+import medistill.objectives
 from medistill.buffer import Buffer, write_trajectory
 from medistill.distill import Distilled, distill, finished
 from medistill.errors import MatchingError, StorageError
@@ -57,7 +58,7 @@ class Gradients:
 
 def watched(monkeypatch, **spoil: Any) -> Gradients:
     gradients = Gradients(**spoil)
-    monkeypatch.setattr(medistill.distill, "trajectory_gradient", gradients)
+    monkeypatch.setattr(medistill.objectives, "trajectory_gradient", gradients)
     return gradients
 
 
@@ -369,7 +370,7 @@ def test_a_student_begins_where_its_teacher_was(buffer, monkeypatch):
         begun.append(start)
         return trajectory_gradient(network, start, *rest)
 
-    monkeypatch.setattr(medistill.distill, "trajectory_gradient", note)
+    monkeypatch.setattr(medistill.objectives, "trajectory_gradient", note)
     log = distilled(recipe(), buffer).log[1:]
     for outcome, start in zip(log, begun, strict=True):
         assert torch.equal(start, buffer.snapshot(outcome.teacher, outcome.start_epoch))

@@ -60,6 +60,7 @@ OTHER = {
     "distill.validate_every": 20,
     "distill.validate_networks": 3,
     "distill.validate_images": 500,
+    "distill.real_batch": 64,
     "pretrain.steps": 200,
     "pretrain.batch_size": 64,
     "pretrain.rate": 3e-4,

@@ -41,6 +41,11 @@ class Draw:
         part = slice(first, last)
         return Draw(self.placement[part], self.gain[part], self.offset[part], self.hole[part], self.hole_side)
 
+    def repeated(self, n: int) -> "Draw":
+        """The draw of a single image for each of `n`."""
+        one = torch.zeros(n, dtype=torch.long)
+        return Draw(self.placement[one], self.gain[one], self.offset[one], self.hole[one], self.hole_side)
+
 
 def draw_augmentation(settings: AugmentSettings, n: int, seed: int) -> Draw | None:
     """Draw one augmentation for each of `n` images from `seed`; None where the settings switch it off."""

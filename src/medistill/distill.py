@@ -1,10 +1,9 @@
 """The outer loop: synthetic images that teach what the teachers learned.
 
-Each outer step picks a teacher and a start epoch, trains a student on the synthetic images from there, compares where
-it lands with where the teacher went, and moves pixels and inner rate along the exact gradient. What a step draws
-depends on the recipe and the step's number alone, so the state between steps is tensors and a few numbers, and a
-resumed run repeats an uninterrupted one to the bit. The set that is kept is the one whose networks did
-best on validation.
+Each outer step moves pixels, labels and inner rate along the gradient of the recipe's objective (`objectives.py`). What
+a step draws depends on the recipe and the step's number alone, so the state between steps is tensors and a few numbers,
+and a resumed run repeats an uninterrupted one to the bit. The set that is kept is the one whose networks did best on
+validation.
 """
 
 import json
@@ -19,20 +18,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from medistill.augment import draw_augmentation
 from medistill.buffer import Buffer
 from medistill.errors import MatchingError, StorageError
 from medistill.evaluate import Bench, Training, mean_score, synthetic_arm, train_all
 from medistill.files import remove_partials, storage_errors, write_whole
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress
-from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
-from medistill.matching.pruning import kept_parameters
-from medistill.matching.trajectory import trajectory_distance
-from medistill.networks import build
+from medistill.matching.adjoint import Gradient
+from medistill.objectives import Point, matched
 from medistill.package import Transform
 from medistill.recipe import DistillSettings, Recipe
 from medistill.synthetic import SyntheticSet, starting_set, trusting_logits
+from medistill.train import TrainingSet
 
 _MOST_SKIPPED_IN_A_ROW = 10
 _CHECKPOINT_EVERY = 10
@@ -44,10 +41,10 @@ class Outcome:
 
     Attributes:
         step: its number, from 1; 0 is the start, before any step.
-        teacher: whose trajectory was followed.
-        start_epoch: where the student began on it.
+        teacher: whose trajectory was followed, if any was.
+        start_epoch: where the student began on it; of `dsa`, how many rounds on the set came before.
         value: of the objective, or None where the step was skipped because a number was not finite.
-        kept: the fraction of parameters that pruning left in the match.
+        kept: the fraction of parameters that pruning left in the match; None where no parameters are matched.
         inner_rate: the student's learning rate after the step.
         validation: balanced accuracy of a selection after the step; None between selections, or where one diverged.
     """
@@ -79,13 +76,13 @@ def distill(
     processes: int,
     progress: Progress,
 ) -> Distilled:
-    """Distill the training images into a synthetic set by trajectory matching, continuing an interrupted run.
+    """Distill the training images into a synthetic set, continuing an interrupted run.
 
     Args:
         recipe: every setting; its distill section describes the two loops.
         splits: training images for the start, validation images for the selection; the test split is not touched.
         transform: how real images are normalized.
-        buffer: the teachers' trajectories.
+        buffer: the teachers' trajectories; empty where the objective follows none.
         folder: where checkpoints lie, or None to keep none; it must belong to this recipe and these images alone.
         processes: how many networks of a selection are trained at once.
         progress: told of every outer step.
@@ -102,6 +99,7 @@ def distill(
         remove_partials(folder)
     if checkpoint is not None and checkpoint.exists():
         learned.restore(checkpoint)
+    real = TrainingSet.of(splits.train, transform)
     progress.begin("distill", settings.outer_steps, learned.step)
     if not learned.log:
         score = _validate(recipe, learned.current(), splits.validation, transform, processes)
@@ -110,7 +108,7 @@ def distill(
         if checkpoint is not None:
             learned.store(checkpoint)
     while learned.step < settings.outer_steps:
-        outcome = _outer_step(recipe, buffer, learned)
+        outcome = _outer_step(recipe, real, buffer, learned)
         if outcome.value is None:
             _mind_skipped(learned, outcome, progress)
         is_last = learned.step == settings.outer_steps
@@ -249,73 +247,24 @@ def _start(recipe: Recipe, real: LabelledImages, transform: Transform) -> Synthe
     return starting_set(recipe.distill, real, transform, recipe.seed_for("distill/start"))
 
 
-def _outer_step(recipe: Recipe, buffer: Buffer, learned: _Learned) -> Outcome:
-    """Match one stretch of one trajectory; a step whose numbers are not finite changes nothing but the count."""
-    settings, number = recipe.distill, learned.step + 1
-    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{number}"))
-    teacher, start_epoch = int(draw.integers(buffer.teachers)), int(draw.integers(settings.max_start_epoch + 1))
-    place = recipe.machine.place
-    start = buffer.snapshot(teacher, start_epoch).to(place)
-    target = buffer.snapshot(teacher, start_epoch + settings.expert_epochs).to(place)
-    kept_fractions: list[float] = []
-
-    def distance(end: Tensor) -> Tensor:
-        if not bool(torch.isfinite(end).all()):
-            return end.sum()
-        if settings.objective == "mtt":
-            kept_fractions.append(1.0)
-            return trajectory_distance(end, start, target)
-        kept = kept_parameters(end, start, target, settings.threshold, settings.similarity)
-        kept_fractions.append(float(kept.mean()))
-        return trajectory_distance(end, start, target, kept)
-
-    channels, size = learned.images.shape[1:3]
-    network = build(recipe.network, channels, size, learned.targets.shape[1], recipe.machine)
-    steps = _inner_steps(recipe, len(learned.images), number)
-    gradient = trajectory_gradient(
-        network,
-        start,
-        learned.images.to(place),
-        learned.targets.to(place),
-        learned.log_rate.to(place),
-        steps,
-        distance,
-        settings.micro_batch,
-        recipe.machine.keep_mb * 2**20,
-    )
-    gradient = Gradient(*(getattr(gradient, field.name).cpu() for field in fields(gradient)))
-    learned.step = number
+def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Learned) -> Outcome:
+    """Move along the objective's gradient; a step whose numbers are not finite changes nothing but the count."""
+    learned.step += 1
+    found = matched(recipe, Point(learned.step, learned.images, learned.targets, learned.log_rate), real, buffer)
+    gradient = Gradient(*(getattr(found.gradient, field.name).cpu() for field in fields(Gradient)))
     parts = (gradient.value, gradient.images, gradient.targets, gradient.log_rate)
     is_finite = all(bool(torch.isfinite(part).all()) for part in parts)
     if is_finite:
         learned.move(gradient)
     value = float(gradient.value) if is_finite else None
-    kept = kept_fractions[0] if kept_fractions else None
-    return Outcome(number, teacher, start_epoch, value, kept, learned.inner_rate)
-
-
-def _inner_steps(recipe: Recipe, images: int, number: int) -> list[InnerStep]:
-    """The student's batches: all images each time, or passes over them in a new order each."""
-    settings = recipe.distill
-    size = min(settings.batch_size or images, images)
-    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{number}/batches"))
-    wanted = size * settings.student_steps
-    order = np.concatenate([draw.permutation(images) for _ in range(math.ceil(wanted / images))])[:wanted]
-    batches = (
-        [np.arange(images)] * settings.student_steps if size == images else np.split(order, settings.student_steps)
-    )
-    return [
-        InnerStep(
-            torch.from_numpy(batch),
-            draw_augmentation(recipe.augment, size, recipe.seed_for(f"distill/step/{number}/augment/{inner}")),
-        )
-        for inner, batch in enumerate(batches)
-    ]
+    return Outcome(learned.step, found.teacher, found.start_epoch, value, found.kept, learned.inner_rate)
 
 
 def _mind_skipped(learned: _Learned, outcome: Outcome, progress: Progress) -> None:
     learned.skipped += 1
-    where = f"starting at epoch {outcome.start_epoch} of teacher {outcome.teacher}"
+    where = "from a fresh network"
+    if outcome.teacher is not None:
+        where = f"starting at epoch {outcome.start_epoch} of teacher {outcome.teacher}"
     progress.say(f"Step {outcome.step}, {where}, was not finite: skipped, images and rate stay as they were.")
     earlier_steps = learned.log[1:]  # the first entry is the start
     recent = [past.value for past in earlier_steps[-_MOST_SKIPPED_IN_A_ROW + 1 :]]

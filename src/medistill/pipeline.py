@@ -29,8 +29,9 @@ from medistill.files import append_line, read_json, storage_errors, write_json, 
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress, available_cores
 from medistill.networks import can_compile
+from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.package import Package, Provenance, Training, Transform, check_class_names, pack
-from medistill.recipe import AugmentSettings, Device, EvaluateSettings, NetworkSettings, Recipe, recipe_from
+from medistill.recipe import AugmentSettings, Device, EvaluateSettings, NetworkSettings, Objective, Recipe, recipe_from
 from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
 from medistill.sources import read_part, read_source
@@ -38,7 +39,13 @@ from medistill.synthetic import refuse_small_classes
 from medistill.teachers import train_teachers
 from medistill.usage import recorded_stages, timed
 
-METHODS = {"mtt": "trajectory matching", "pruned": "pruned trajectory matching"}
+METHODS: dict[Objective, str] = {
+    "mtt": "trajectory matching",
+    "pruned": "pruned trajectory matching",
+    "soft-label": "soft-label distillation",
+    "dm": "distribution matching",
+    "dsa": "gradient matching with siamese augmentation",
+}
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,8 @@ def run(opened: Run, progress: Progress, final: bool = False) -> Products:
     """
     for note in opened.splits.notes:
         progress.say(note)
-    teach(opened, progress)
+    if opened.recipe.distill.objective in FOLLOWS_TEACHERS:
+        teach(opened, progress)
     distill_images(opened, progress)
     judge(opened, progress, final)
     return seal(opened)
@@ -162,7 +170,7 @@ def distill_images(opened: Run, progress: Progress) -> Distilled:
         RecipeError: teachers are missing.
     """
     missing = opened.buffer.missing()
-    if missing:
+    if missing and opened.recipe.distill.objective in FOLLOWS_TEACHERS:
         raise RecipeError(
             f"Found {opened.buffer.teachers - len(missing)} of {opened.buffer.teachers} teachers for this recipe and "
             "these images. Train them first: medistill teach, or let medistill run do every stage."

@@ -5,6 +5,7 @@ by how many the recipe asks for. Memory is what the steps were seen to hold. Wor
 counted as still to do.
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from medistill.jobs import Tick, run_jobs
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build
+from medistill.objectives import FOLLOWS_TEACHERS, Point, matched
 from medistill.pipeline import Run
 from medistill.recipe import Architecture, Device, Recipe
 from medistill.report.words import size
@@ -65,7 +67,8 @@ class Plan:
 
 def plan(opened: Run) -> Plan:
     """Predict time, memory and disk of every stage by taking a few of its steps; takes seconds."""
-    return Plan((_teachers(opened), _distillation(opened), _evaluation(opened)))
+    teachers = (_teachers(opened),) if opened.recipe.distill.objective in FOLLOWS_TEACHERS else ()
+    return Plan((*teachers, _distillation(opened), _evaluation(opened)))
 
 
 def fitted(opened: Run, budget: int) -> tuple[Run, Plan]:
@@ -144,24 +147,46 @@ def _distillation(opened: Run) -> Stage:
     recipe, settings = opened.recipe, opened.recipe.distill
     network = _network(opened, recipe.network.architecture)
     synthetic = _stand_in(opened)
-    kept_bytes = _kept_bytes(network, synthetic, recipe)
-    kept = min(settings.student_steps, recipe.machine.keep_mb * 2**20 // kept_bytes) if kept_bytes else 0
-    inner_seconds, memory = 0.0, 0
-    for steps, keeps in ((kept, True), (settings.student_steps - kept, False)):
-        if steps:
-            seconds, most = _inner_step(network, synthetic, recipe, kept_bytes if keeps else 0)
-            inner_seconds += steps * seconds
-            memory = max(memory, most)
-    outer = settings.outer_steps * inner_seconds
+    if settings.objective in ("dm", "dsa"):
+        outer_seconds, memory = _comparison(opened, synthetic)
+    else:
+        outer_seconds, memory = _outer_step(network, synthetic, recipe)
+    outer = settings.outer_steps * outer_seconds
     at_once = min(opened.processes, settings.validate_networks)
     selections = 1 + math.ceil(settings.outer_steps / settings.validate_every)
     training_seconds, training_memory = _training_step(opened, recipe.network.architecture, len(synthetic))
     rounds = selections * math.ceil(settings.validate_networks / at_once)
     selecting = rounds * recipe.evaluate.steps * training_seconds
-    path_bytes = 4 * network.size * settings.student_steps
-    memory += max(0, kept - _STEPS_TAKEN) * kept_bytes + path_bytes
     held = shared_bytes(recipe.machine.place) + memory + (at_once * training_memory if at_once > 1 else 0)
     return Stage("distill", outer + selecting, held, 8 * 4 * synthetic.images.numel())
+
+
+def _outer_step(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe) -> tuple[float, int]:
+    """Seconds and bytes of one outer step through a student's training, from a few of the student's steps."""
+    settings = recipe.distill
+    kept_bytes = _kept_bytes(network, synthetic, recipe)
+    kept = min(settings.student_steps, recipe.machine.keep_mb * 2**20 // kept_bytes) if kept_bytes else 0
+    total_seconds, memory = 0.0, 0
+    for steps, keeps in ((kept, True), (settings.student_steps - kept, False)):
+        if steps:
+            seconds, most = _inner_step(network, synthetic, recipe, kept_bytes if keeps else 0)
+            total_seconds += steps * seconds
+            memory = max(memory, most)
+    path_bytes = 4 * network.size * settings.student_steps
+    return total_seconds, memory + max(0, kept - _STEPS_TAKEN) * kept_bytes + path_bytes
+
+
+def _comparison(opened: Run, synthetic: SyntheticSet) -> tuple[float, int]:
+    """Seconds and bytes of one outer step that compares classes, from whole steps."""
+    recipe, numbers = opened.recipe, itertools.count(1)
+    log_rate = torch.tensor(math.log(recipe.distill.inner_rate))
+    real = TrainingSet.of(opened.splits.train, opened.transform)
+
+    def step() -> None:
+        point = Point(next(numbers), synthetic.images, synthetic.targets, log_rate)
+        matched(recipe, point, real, opened.buffer)
+
+    return _measured(step, recipe.machine.threads or 1, recipe.machine.place)
 
 
 def _kept_bytes(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe) -> int:

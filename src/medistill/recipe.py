@@ -23,6 +23,7 @@ Similarity = Literal["unsigned", "signed", "displacement"]
 Architecture = Literal["convnet", "resnet18", "vit"]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
+Objective = Literal["mtt", "pruned", "soft-label", "dm", "dsa"]
 TableRow = Literal["random", "distilled", "full-natural", "full-balanced"]
 
 
@@ -86,14 +87,18 @@ class TeacherSettings(Section):
 
 
 class DistillSettings(Section):
-    """The outer loop, the inner loop and what is matched."""
+    """The outer loop, the inner loop and what is matched.
+
+    `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
+    teacher.
+    """
 
     ipc: int = Field(10, ge=1)
     student_steps: int = Field(10, ge=1)
     expert_epochs: int = Field(2, ge=1)
     max_start_epoch: int = Field(4, ge=0)
     outer_steps: int = Field(300, ge=0)
-    objective: Literal["mtt", "pruned"] = "pruned"
+    objective: Objective = "pruned"
     threshold: float = Field(0.1, ge=0, le=1)
     similarity: Similarity = "unsigned"
     start: Start = "class-mean"
@@ -112,6 +117,16 @@ class DistillSettings(Section):
     validate_every: int = Field(50, ge=1)
     validate_networks: int = Field(2, ge=1)
     validate_images: int = Field(1000, ge=1)
+    real_batch: int = Field(128, ge=1)
+
+    @model_validator(mode="after")
+    def _labels_can_be_learned(self) -> Self:
+        if self.learn_labels and self.objective in ("dm", "dsa"):
+            raise ValueError(
+                f"objective = {self.objective!r} compares images class by class, so labels stay hard: "
+                "set learn_labels = false, or choose another objective"
+            )
+        return self
 
 
 class PretrainSettings(Section):

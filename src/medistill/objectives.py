@@ -1,0 +1,241 @@
+"""What one outer step asks of the synthetic images: the recipe's objective and its gradient to pixels, labels and rate.
+
+Two objectives follow a teacher (`mtt`, `pruned`); the others need none. `soft-label` trains a fresh network on the set
+and asks that it do well on real images. `dm` and `dsa` compare class by class how a network sees real and synthetic
+images, or is pulled by them, both augmented alike (siamese).
+
+What a step draws depends on the recipe and the step's number alone.
+
+Source of `soft-label`: Sucholutsky and Schonlau, IJCNN 2021 (arXiv 1910.02551); on gastric X-rays Li et al., ICIP 2020
+(arXiv 2104.02857) and CMPB 2022 (arXiv 2209.14635). The others are named in `matching/`.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medistill.augment import augment, draw_augmentation
+from medistill.buffer import Buffer
+from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
+from medistill.matching.distribution import mean_distance
+from medistill.matching.gradient import slope_distance
+from medistill.matching.pruning import kept_parameters
+from medistill.matching.trajectory import trajectory_distance
+from medistill.networks import FlatNetwork, build, cross_entropy
+from medistill.recipe import Recipe
+from medistill.shapes import Images, Params, Scalar, Targets
+from medistill.train import TrainingSet
+
+FOLLOWS_TEACHERS = frozenset({"mtt", "pruned"})
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An objective's gradient, and what was matched: whose trajectory from which epoch on, how much of it was kept."""
+
+    gradient: Gradient
+    teacher: int | None = None
+    start_epoch: int | None = None
+    kept: float | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """The synthetic set as a step finds it.
+
+    Attributes:
+        number: of the step, from 1.
+        images: the synthetic images, normalized.
+        targets: a probability of every class for each.
+        log_rate: natural logarithm of the inner rate.
+    """
+
+    number: int
+    images: Images
+    targets: Targets
+    log_rate: Scalar
+
+    def on(self, device: str) -> "Point":
+        """The same in a device's memory."""
+        return Point(self.number, *(each.to(device) for each in (self.images, self.targets, self.log_rate)))
+
+
+def matched(recipe: Recipe, point: Point, real: TrainingSet, buffer: Buffer) -> Matched:
+    """The gradient of the recipe's objective; its tensors lie where networks are computed.
+
+    Args:
+        recipe: its distill section says what is matched.
+        point: where the gradient is taken.
+        real: the training images.
+        buffer: the teachers' trajectories, for objectives that follow them.
+
+    Raises:
+        MatchingError: nothing was left to match, or a teacher did not move.
+        StorageError: the buffer is damaged.
+    """
+    point = point.on(recipe.machine.place)
+    if recipe.distill.objective in FOLLOWS_TEACHERS:
+        return _follow_teacher(recipe, point, buffer)
+    without_teachers = {"soft-label": _learn_from_scratch, "dm": _match_features, "dsa": _match_slopes}
+    return without_teachers[recipe.distill.objective](recipe, point, real)
+
+
+def _follow_teacher(recipe: Recipe, point: Point, buffer: Buffer) -> Matched:
+    """Match one stretch of one teacher's trajectory."""
+    settings, place = recipe.distill, recipe.machine.place
+    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{point.number}"))
+    teacher, start_epoch = int(draw.integers(buffer.teachers)), int(draw.integers(settings.max_start_epoch + 1))
+    start = buffer.snapshot(teacher, start_epoch).to(place)
+    target = buffer.snapshot(teacher, start_epoch + settings.expert_epochs).to(place)
+    kept_fractions: list[float] = []
+
+    def distance(end: Tensor) -> Tensor:
+        if not bool(torch.isfinite(end).all()):
+            return end.sum()
+        if settings.objective == "mtt":
+            kept_fractions.append(1.0)
+            return trajectory_distance(end, start, target)
+        kept = kept_parameters(end, start, target, settings.threshold, settings.similarity)
+        kept_fractions.append(float(kept.mean()))
+        return trajectory_distance(end, start, target, kept)
+
+    gradient = _through_training(recipe, point, start, distance)
+    return Matched(gradient, teacher, start_epoch, kept_fractions[0] if kept_fractions else None)
+
+
+def _learn_from_scratch(recipe: Recipe, point: Point, real: TrainingSet) -> Matched:
+    """How well a fresh network, trained on the set, does on a batch of real images."""
+    network = _network(recipe, point)
+    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{point.number}/real"))
+    chosen = draw.choice(len(real), min(recipe.distill.real_batch, len(real)), replace=False)
+    images, targets = (each.to(point.images.device) for each in real.batch(torch.from_numpy(chosen)))
+
+    def loss(end: Tensor) -> Tensor:
+        return cross_entropy(network(end, images), targets, len(images))
+
+    return Matched(_through_training(recipe, point, _fresh(recipe, point, network), loss))
+
+
+def _through_training(recipe: Recipe, point: Point, start: Params, objective: Callable[[Tensor], Tensor]) -> Gradient:
+    """Train a student on the set from `start`, and differentiate what the objective says of its end."""
+    return trajectory_gradient(
+        _network(recipe, point),
+        start,
+        point.images,
+        point.targets,
+        point.log_rate,
+        inner_steps(recipe, len(point.images), point.number),
+        objective,
+        recipe.distill.micro_batch,
+        recipe.machine.keep_mb * 2**20,
+    )
+
+
+def _match_features(recipe: Recipe, point: Point, real: TrainingSet) -> Matched:
+    """Compare the mean features of real and synthetic images of each class in a network nobody has trained."""
+    network = _network(recipe, point)
+    params = _fresh(recipe, point, network)
+    images = point.images.detach().requires_grad_()
+    distances = [
+        mean_distance(network.features(params, pair.real), network.features(params, pair.synthetic))
+        for pair in _pairs(recipe, point, images, real)
+    ]
+    return _to_pixels(distances, images, point, params, None)
+
+
+def _match_slopes(recipe: Recipe, point: Point, real: TrainingSet) -> Matched:
+    """Compare how real and synthetic images of each class pull a network that was trained on the set for a while."""
+    network = _network(recipe, point)
+    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{point.number}"))
+    rounds = int(draw.integers(recipe.distill.max_start_epoch + 1))
+    params = _trained_on_the_set(recipe, point, network, rounds).requires_grad_()
+    images = point.images.detach().requires_grad_()
+    distances = []
+    for pair in _pairs(recipe, point, images, real):
+        loss = cross_entropy(network(params, pair.real), pair.real_targets, len(pair.real))
+        own_loss = cross_entropy(network(params, pair.synthetic), pair.targets, len(pair.synthetic))
+        (slope,) = torch.autograd.grad(loss, params)
+        (own_slope,) = torch.autograd.grad(own_loss, params, create_graph=True)
+        distances.append(slope_distance(network.views(slope), network.views(own_slope)))
+    return _to_pixels(distances, images, point, params.detach(), rounds)
+
+
+def _to_pixels(
+    distances: list[Tensor], images: Tensor, point: Point, params: Params, start_epoch: int | None
+) -> Matched:
+    """The gradient of a sum over classes to the pixels; labels and rate stay as they are."""
+    value = torch.stack(distances).sum()
+    (to_images,) = torch.autograd.grad(value, images)
+    still = (torch.zeros_like(point.targets), torch.zeros_like(point.log_rate))
+    return Matched(Gradient(value.detach(), to_images, *still, params), start_epoch=start_epoch)
+
+
+class _Pair(NamedTuple):
+    """Real and synthetic images of one class, augmented alike, with their labels."""
+
+    real: Images
+    real_targets: Targets
+    synthetic: Images
+    targets: Targets
+
+
+def _pairs(recipe: Recipe, point: Point, images: Images, real: TrainingSet) -> Iterator[_Pair]:
+    """Every class's synthetic images beside a batch of its real ones."""
+    classes, own_classes = (targets.argmax(1) for targets in (real.targets, point.targets))
+    for index in range(point.targets.shape[1]):
+        members = np.flatnonzero((classes == index).cpu().numpy())
+        draw = np.random.default_rng(recipe.seed_for(f"distill/step/{point.number}/real/{index}"))
+        chosen = draw.choice(members, min(recipe.distill.real_batch, len(members)), replace=False)
+        theirs, their_targets = (each.to(images.device) for each in real.batch(torch.from_numpy(chosen)))
+        is_own = own_classes == index
+        seed = recipe.seed_for(f"distill/step/{point.number}/augment/{index}")
+        alike = draw_augmentation(recipe.augment, 1, seed)
+        yield _Pair(
+            augment(theirs, alike and alike.repeated(len(theirs))),
+            their_targets,
+            augment(images[is_own], alike and alike.repeated(int(is_own.sum()))),
+            point.targets[is_own],
+        )
+
+
+def _trained_on_the_set(recipe: Recipe, point: Point, network: FlatNetwork, rounds: int) -> Params:
+    """A fresh network after so many rounds of `student_steps` on the set: gradients matter where training leads."""
+    params = _fresh(recipe, point, network)
+    for step in rounds * inner_steps(recipe, len(point.images), point.number):
+        seen = augment(point.images[step.indices], step.draw)
+        slope = network.slope(params, seen, point.targets[step.indices], len(seen)).params
+        params = params - point.log_rate.exp() * slope
+    return params
+
+
+def inner_steps(recipe: Recipe, images: int, number: int) -> list[InnerStep]:
+    """The student's batches in one outer step: all images each time, or passes over them in a new order each."""
+    settings = recipe.distill
+    size = min(settings.batch_size or images, images)
+    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{number}/batches"))
+    wanted = size * settings.student_steps
+    order = np.concatenate([draw.permutation(images) for _ in range(math.ceil(wanted / images))])[:wanted]
+    batches = (
+        [np.arange(images)] * settings.student_steps if size == images else np.split(order, settings.student_steps)
+    )
+    return [
+        InnerStep(
+            torch.from_numpy(batch),
+            draw_augmentation(recipe.augment, size, recipe.seed_for(f"distill/step/{number}/augment/{inner}")),
+        )
+        for inner, batch in enumerate(batches)
+    ]
+
+
+def _network(recipe: Recipe, point: Point) -> FlatNetwork:
+    channels, size = point.images.shape[1:3]
+    return build(recipe.network, channels, size, point.targets.shape[1], recipe.machine)
+
+
+def _fresh(recipe: Recipe, point: Point, network: FlatNetwork) -> Params:
+    return network.initial(recipe.seed_for(f"distill/step/{point.number}/start")).to(point.images.device)
