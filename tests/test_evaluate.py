@@ -284,6 +284,22 @@ def test_a_kept_network_of_other_images_or_labels_is_not_taken(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3 * 2
 
 
+def test_a_kept_network_with_another_beginning_is_not_taken(tmp_path):
+    toy = recipe()
+    plain = synthetic_arm(toy, made(toy))
+    size = build(toy.network, 1, 8, 2).size
+    arms = [
+        plain,
+        dataclasses.replace(plain, pretrained=torch.zeros(size)),
+        dataclasses.replace(plain, pretrained=torch.ones(size)),
+        dataclasses.replace(plain, pretrained=torch.ones(size), only_head=True),
+    ]
+    for arm in arms:
+        watch = Watch()
+        evaluate(bench(toy, tmp_path), [arm], JUDGED, "test", watch)
+        assert watch.begun == [("networks", 32, 0)]
+
+
 def test_rows_that_no_distillation_enters_are_shared_by_recipes_that_differ_only_in_it(tmp_path):
     rows(recipe(), tmp_path)
     watch = Watch()

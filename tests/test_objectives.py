@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.toys import NO_AUGMENT, TRANSFORM, films, recipe, splits
 from torch import Tensor
 
 from medistill.augment import augment, draw_augmentation
@@ -18,6 +17,7 @@ from medistill.networks import build
 from medistill.objectives import Matched, Point, matched
 from medistill.recipe import AugmentSettings
 from medistill.train import TrainingSet
+from toys import NO_AUGMENT, TRANSFORM, films, recipe, splits
 
 NO_TEACHERS = Buffer.__new__(Buffer)
 WITHOUT_TEACHERS = ("soft-label", "dm", "dsa")

@@ -233,3 +233,20 @@ def test_a_network_learns_to_tell_the_toy_classes_apart():
     *_, last = train(network, fresh(network, 0), TrainingSet.of(images, TRANSFORM), how(epochs=8), SEED_FOR)
     unseen: LabelledImages = films((20, 20), seed=9)
     assert (predict(network, last.params, unseen, TRANSFORM).argmax(1) == unseen.labels).mean() > 0.9
+
+
+def test_a_linear_probe_moves_the_classifier_alone():
+    network, data = convnet(), TrainingSet.of(films(), TRANSFORM)
+    start = fresh(network, 0)
+    (end,) = train(network, start, data, how(epochs=1, only_head=True), SEED_FOR)
+    moved = end.params != start.params
+    assert not moved[: -network.head_size].any()
+    assert moved[-network.head_size :].any()
+
+
+def test_a_pretrained_network_begins_with_its_features_and_a_classifier_of_its_own():
+    network = convnet()
+    pretrained, afresh = torch.arange(float(network.size)), fresh(network, 3).params
+    start = fresh(network, 3, pretrained).params
+    assert torch.equal(start[: -network.head_size], pretrained[: -network.head_size])
+    assert torch.equal(start[-network.head_size :], afresh[-network.head_size :])

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -32,6 +33,7 @@ from medistill.jobs import Progress, Silence, Tick, run_jobs
 from medistill.networks import FlatNetwork, build
 from medistill.package import Transform
 from medistill.recipe import Architecture, Recipe, Sampling
+from medistill.shapes import Params
 from medistill.synthetic import SyntheticSet
 from medistill.train import Optimization, TrainingSet, fresh, predict, train
 
@@ -80,13 +82,25 @@ def of_every_class(images: LabelledImages, per_class: int, choose: Callable[[Ind
 
 @dataclass(frozen=True)
 class Arm:
-    """One training set under test, and the network that is trained on it."""
+    """One training set under test, and the network that is trained on it.
+
+    Attributes:
+        name: of the row in the table.
+        data: what is learned from.
+        architecture: of the network.
+        epochs: passes over the set.
+        sampling: of the set's images.
+        pretrained: parameters that every network begins with but for its classifier; None begins afresh.
+        only_head: train the classifier alone, a linear probe of the pre-trained features.
+    """
 
     name: str
     data: TrainingSet | RandomImages
     architecture: Architecture
     epochs: int
     sampling: Sampling = "natural"
+    pretrained: Params | None = None
+    only_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,10 +122,34 @@ class Bench:
     processes: int
 
 
+def small_arm(
+    recipe: Recipe,
+    name: str,
+    data: TrainingSet | RandomImages,
+    architecture: Architecture | None = None,
+    pretrained: Params | None = None,
+    only_head: bool = False,
+) -> Arm:
+    """An arm of few images: passes over them until `evaluate.steps` steps are taken.
+
+    Args:
+        recipe: its evaluate section counts.
+        name: of the arm's row; another architecture than the recipe's is added to it.
+        data: the images.
+        architecture: of the network, or None for the recipe's.
+        pretrained: see `Arm`.
+        only_head: see `Arm`.
+    """
+    epochs = math.ceil(recipe.evaluate.steps / math.ceil(len(data) / recipe.evaluate.batch_size))
+    full_name = name if architecture is None else f"{name}-{architecture}"
+    network = architecture or recipe.network.architecture
+    return Arm(full_name, data, network, epochs, pretrained=pretrained, only_head=only_head)
+
+
 def synthetic_arm(recipe: Recipe, synthetic: SyntheticSet, architecture: Architecture | None = None) -> Arm:
     """The row `distilled`, or `distilled-ARCHITECTURE` for a network that the images were not made for."""
     data = TrainingSet(synthetic.images, synthetic.targets, synthetic.transform)
-    return _small_arm(recipe, "distilled", data, architecture)
+    return small_arm(recipe, "distilled", data, architecture)
 
 
 def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet) -> list[Arm]:
@@ -126,7 +164,7 @@ def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet)
     everything = TrainingSet.of(real, transform)
     epochs = recipe.evaluate.full_epochs
     known = (
-        _small_arm(recipe, "random", random),
+        small_arm(recipe, "random", random),
         synthetic_arm(recipe, synthetic),
         Arm("full-natural", everything, own, epochs, "natural"),
         Arm("full-balanced", everything, own, epochs, "balanced"),
@@ -134,17 +172,64 @@ def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet)
     arms = [arm for arm in known if arm.name in recipe.evaluate.rows]
     if synthetic.has_soft_labels:
         hard = functional.one_hot(synthetic.targets.argmax(1), len(synthetic.class_names)).float()
-        arms.append(_small_arm(recipe, "distilled-hard", TrainingSet(synthetic.images, hard, transform)))
+        arms.append(small_arm(recipe, "distilled-hard", TrainingSet(synthetic.images, hard, transform)))
     for architecture in recipe.evaluate.unseen:
         arms += [
-            _small_arm(recipe, "random", random, architecture),
+            small_arm(recipe, "random", random, architecture),
             synthetic_arm(recipe, synthetic, architecture),
         ]
     return arms
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What an arm's networks, trained at the rate that the search chose, said of images they had never seen."""
+
+    arm: Arm
+    rate: float
+    networks: tuple[Tensor, ...]
+    predictions: tuple[NDArray[np.float32], ...]
+
+    @property
+    def labels(self) -> Labels:
+        """Whether the training images carried hard or soft labels."""
+        return "hard" if isinstance(self.arm.data, RandomImages) or self.arm.data.has_hard_labels else "soft"
+
+
+def judge_arms(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, progress: Progress) -> list[Judged]:
+    """Search every arm's rate on validation, train its networks at the best, and show each once the images to judge.
+
+    Args:
+        bench: where arms are compared.
+        arms: what is compared.
+        judged: the images that figures are reported on.
+        progress: told of every image seen.
+
+    Raises:
+        MatchingError: an arm diverged at every rate.
+        RecipeError: a class has fewer images than a random subset needs.
+    """
+    rates = _search(bench, arms, progress)
+    finals = [
+        Training(arm.name, rate, "final", replica)
+        for arm, rate in zip(arms, rates, strict=True)
+        for replica in range(bench.recipe.evaluate.networks)
+    ]
+    trained = train_all(bench, arms, finals, ("networks", progress))
+    found = []
+    for arm, rate in zip(arms, rates, strict=True):
+        networks = tuple(params for job, params in trained.items() if job.arm == arm.name and params is not None)
+        if len(networks) < bench.recipe.evaluate.networks:
+            raise MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
+        network = _network(bench.recipe, arm.architecture, judged)
+        place = bench.recipe.machine.place
+        said = tuple(predict(network, params.to(place), judged, bench.transform) for params in networks)
+        found.append(Judged(arm, rate, networks, said))
+    return found
+
+
 def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: str, progress: Progress) -> list[Row]:
-    """Search every arm's rate on validation, train its networks at the best, and judge each once on `judged`.
+    """The table: a row for every arm, see `judge_arms`.
 
     A last row `full` repeats the full arm, or the one of the two that did better on validation.
 
@@ -159,27 +244,23 @@ def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: s
         MatchingError: an arm diverged at every rate.
         RecipeError: a class has fewer images than a random subset needs.
     """
-    rates = _search(bench, arms, progress)
-    finals = [
-        Training(arm.name, rate, "final", replica)
-        for arm, rate in zip(arms, rates, strict=True)
-        for replica in range(bench.recipe.evaluate.networks)
-    ]
-    trained = train_all(bench, arms, finals, ("networks", progress))
-    rows = []
-    for arm, rate in zip(arms, rates, strict=True):
-        networks = [params for job, params in trained.items() if job.arm == arm.name and params is not None]
-        if len(networks) < bench.recipe.evaluate.networks:
-            raise MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
-        network = _network(bench.recipe, arm.architecture, judged)
-        place = bench.recipe.machine.place
-        predictions = [predict(network, params.to(place), judged, bench.transform) for params in networks]
-        seed = bench.recipe.seed_for("evaluate/interval")
-        labels: Labels = "hard" if isinstance(arm.data, RandomImages) or arm.data.has_hard_labels else "soft"
-        rows.append(
-            metrics.row(arm.name, arm.architecture, split, len(arm.data), labels, rate, predictions, judged, seed)
+    found = judge_arms(bench, arms, judged, progress)
+    seed = bench.recipe.seed_for("evaluate/interval")
+    rows = [
+        metrics.row(
+            each.arm.name,
+            each.arm.architecture,
+            split,
+            len(each.arm.data),
+            each.labels,
+            each.rate,
+            each.predictions,
+            judged,
+            seed,
         )
-    return rows + _ceiling(bench, arms, rows, trained)
+        for each in found
+    ]
+    return rows + _ceiling(bench, found, rows)
 
 
 def majority(training: LabelledImages, judged: LabelledImages, split: str) -> Row:
@@ -237,7 +318,7 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
     data = data.on(recipe.machine.place)
     channels, size = data.pixels.shape[1:3]
     network = build(recipe.network_as(arm.architecture), channels, size, data.targets.shape[1], recipe.machine)
-    state = fresh(network, seed_for("start"))
+    state = fresh(network, seed_for("start"), arm.pretrained)
     settings = recipe.evaluate
     how = Optimization(
         rate=job.rate,
@@ -248,6 +329,7 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
         cosine=settings.schedule == "cosine",
         sampling=arm.sampling,
         augment=recipe.augment,
+        only_head=arm.only_head,
     )
     try:
         for after_epoch in train(network, state, data, how, seed_for):
@@ -303,29 +385,18 @@ def mean_score(bench: Bench, arm: Arm, networks: Sequence[Tensor | None]) -> flo
     return float(np.mean(scores))
 
 
-def _ceiling(
-    bench: Bench, arms: Sequence[Arm], rows: Sequence[Row], trained: dict[Training, Tensor | None]
-) -> list[Row]:
-    full = {arm.name: arm for arm in arms if arm.name in ("full-natural", "full-balanced")}
+def _ceiling(bench: Bench, found: Sequence[Judged], rows: Sequence[Row]) -> list[Row]:
+    full = [
+        (each, row) for each, row in zip(found, rows, strict=True) if each.arm.name in ("full-natural", "full-balanced")
+    ]
     if not full or (len(full) > 1 and bench.validation is None):
         return []
 
-    def score(row: Row) -> float:
-        networks = [params for job, params in trained.items() if job.arm == row.name]
-        return mean_score(bench, full[row.name], networks) or 0.0
+    def score(candidate: tuple[Judged, Row]) -> float:
+        return mean_score(bench, candidate[0].arm, candidate[0].networks) or 0.0
 
-    candidates = [row for row in rows if row.name in full]
-    better = max(candidates, key=score) if len(candidates) > 1 else candidates[0]
+    _, better = max(full, key=score) if len(full) > 1 else full[0]
     return [better.model_copy(update={"name": "full", "same_as": better.name})]
-
-
-def _small_arm(
-    recipe: Recipe, name: str, data: TrainingSet | RandomImages, architecture: Architecture | None = None
-) -> Arm:
-    epochs = math.ceil(recipe.evaluate.steps / math.ceil(len(data) / recipe.evaluate.batch_size))
-    if architecture is None:
-        return Arm(name, data, recipe.network.architecture, epochs)
-    return Arm(f"{name}-{architecture}", data, architecture, epochs)
 
 
 def _network(recipe: Recipe, architecture: Architecture, images: LabelledImages) -> FlatNetwork:
@@ -339,7 +410,7 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
     if folder is None:
         return dict.fromkeys(jobs)
     remove_partials(folder)
-    content = {name: _content(arm.data) for name, arm in arms.items()}
+    content = {name: _content(arm) for name, arm in arms.items()}
     optimizer = bench.recipe.evaluate.model_dump(include={"batch_size", "momentum", "weight_decay", "schedule"})
     paths: dict[Training, Path | None] = {}
     for job in jobs:
@@ -352,6 +423,7 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
             "epochs": arm.epochs,
             "sampling": arm.sampling,
             "content": content[arm.name],
+            "only head": arm.only_head,
             "job": asdict(job),
             "made by": f"medistill {__version__} torch {torch.__version__}",
         }
@@ -360,14 +432,18 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
     return paths
 
 
-def _content(data: TrainingSet | RandomImages) -> str:
-    """SHA-256 of the images and labels that an arm's networks learn from, and of how they are normalized."""
+def _content(arm: Arm) -> str:
+    """SHA-256 of what an arm's networks begin with and learn from, and of how images are normalized."""
+    data = arm.data
     if isinstance(data, RandomImages):
         arrays = [data.images.pixels, data.images.labels]
         about = f"random {data.per_class}"
     else:
         arrays = [data.pixels.numpy(), data.targets.numpy()]
         about = "all"
+    if arm.pretrained is not None:
+        arrays.append(arm.pretrained.numpy())
+        about += " pre-trained"
     hashed = hashlib.sha256(f"{about} {data.transform.model_dump_json()}".encode())
     for array in arrays:
         hashed.update(np.ascontiguousarray(array).tobytes())

@@ -1,7 +1,7 @@
 """Tensor shapes by name; one axis name means one thing everywhere.
 
-`n` images, `m` real images beside them, `c` channels, `h` and `w` pixels, `k` classes, `d` features, `p` parameters of a
-network laid end to end.
+`n` images, `m` real images beside them, `c` channels, `h` and `w` pixels, `k` classes, `d` features, `p` parameters of
+a network laid end to end.
 """
 
 from jaxtyping import Float, Int, UInt8

@@ -70,7 +70,8 @@ class Optimization:
     """Stochastic gradient descent: its rate, how long, and what a batch is.
 
     `epochs` passes over the set; with `cosine`, the rate falls from `rate` to 0 along half a cosine. `average` is the
-    decay, step by step, of the average of the parameters; 0 averages nothing.
+    decay, step by step, of the average of the parameters; 0 averages nothing. With `only_head` all stays as it was but
+    the classifier: a linear probe of features.
     """
 
     rate: float
@@ -82,6 +83,7 @@ class Optimization:
     sampling: Sampling
     augment: AugmentSettings
     average: float = 0.0
+    only_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def train(
     device = data.pixels.device
     params, velocity, average = (each.to(device, copy=True) for each in (state.params, state.velocity, state.average))
     batches = math.ceil(len(data) / how.batch_size)
+    first_moving = network.size - network.head_size if how.only_head else 0
     for epoch in range(state.epoch, how.epochs):
         order = _order(data, how.sampling, seed_for(f"epoch/{epoch}/order"))
         for number, indices in enumerate(np.array_split(order, batches)):
@@ -125,7 +128,7 @@ def train(
             images = augment(images, draw_augmentation(how.augment, len(images), seed_for(f"epoch/{epoch}/{number}")))
             slope = network.slope(params, images, targets, len(images)).params
             velocity.mul_(how.momentum).add_(slope).add_(params, alpha=how.weight_decay)
-            params.sub_(velocity, alpha=rate)
+            params[first_moving:].sub_(velocity[first_moving:], alpha=rate)
             average.lerp_(params, 1 - min(how.average, (1 + step) / (10 + step)))  # the start is soon forgotten
         if not bool(torch.isfinite(params).all()):
             raise MatchingError(
@@ -135,9 +138,11 @@ def train(
         yield State(epoch + 1, params.clone(), velocity.clone(), average.clone())
 
 
-def fresh(network: FlatNetwork, seed: int) -> State:
-    """The state of a network nobody has trained."""
+def fresh(network: FlatNetwork, seed: int, pretrained: Params | None = None) -> State:
+    """The state of a network nobody has trained; of a pre-trained one only the classifier is drawn."""
     params = network.initial(seed)
+    if pretrained is not None:
+        params = torch.cat([pretrained[: -network.head_size], params[-network.head_size :]])
     return State(0, params, torch.zeros_like(params), params)
 
 

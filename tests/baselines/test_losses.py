@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from pretexts import IMAGE, pretext_named
 from scipy.special import log_softmax
-from tests.baselines.test_pretraining import IMAGE, pretext_named
 
 from medistill.baselines.byol import BYOL, prediction_distance
 from medistill.baselines.mae import masked_error

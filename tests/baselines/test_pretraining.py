@@ -3,30 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from tests.toys import TRANSFORM, films, recipe
+from pretexts import pretext_named
 from torch import nn
 
-from medistill.baselines.byol import BYOL
-from medistill.baselines.mae import MAE
 from medistill.baselines.pretraining import Pretext, features_of, pretrain, spread
-from medistill.baselines.simsiam import SimSiam
-from medistill.baselines.skd import SKD
 from medistill.errors import MatchingError
-from medistill.networks import build
-from medistill.networks.vit import ViT
-from medistill.recipe import NetworkSettings, PretrainSettings
+from medistill.recipe import PretrainSettings
+from toys import TRANSFORM, films, recipe
 
-IMAGE = (1, 8, 8)
 QUICK = PretrainSettings(steps=24, batch_size=16)
-
-
-def pretext_named(name: str) -> Pretext:
-    torch.manual_seed(0)
-    if name == "mae":
-        return MAE(ViT(1, 8, 2, 16, 1).features, IMAGE)
-    network = build(NetworkSettings(width=8, depth=2), 1, 8, 2)
-    encoder = network.module_at(network.initial(0)).get_submodule("features")
-    return {"byol": BYOL, "simsiam": SimSiam, "skd": SKD}[name](encoder, IMAGE)
 
 
 def run(pretext: Pretext, settings: PretrainSettings = QUICK, seed: int = 0):

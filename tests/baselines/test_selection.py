@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.toys import films
 
 from medistill.baselines.selection import RULES, herding, k_center, select
 from medistill.errors import RecipeError
+from toys import films
 
 
 def rows(seed: int, count: int = 12) -> np.ndarray:
