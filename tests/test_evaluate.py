@@ -287,7 +287,8 @@ def test_a_kept_network_of_other_images_or_labels_is_not_taken(tmp_path):
 def test_a_kept_network_with_another_beginning_is_not_taken(tmp_path):
     toy = recipe()
     plain = synthetic_arm(toy, made(toy))
-    size = build(toy.network, 1, 8, 2).size
+    network = build(toy.network, 1, 8, 2)
+    size = network.size - network.head_size
     arms = [
         plain,
         dataclasses.replace(plain, pretrained=torch.zeros(size)),

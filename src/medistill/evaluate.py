@@ -90,7 +90,7 @@ class Arm:
         architecture: of the network.
         epochs: passes over the set.
         sampling: of the set's images.
-        pretrained: parameters that every network begins with but for its classifier; None begins afresh.
+        pretrained: what every network begins with, the parameters of all but its classifier; None begins afresh.
         only_head: train the classifier alone, a linear probe of the pre-trained features.
     """
 
@@ -148,8 +148,7 @@ def small_arm(
 
 def synthetic_arm(recipe: Recipe, synthetic: SyntheticSet, architecture: Architecture | None = None) -> Arm:
     """The row `distilled`, or `distilled-ARCHITECTURE` for a network that the images were not made for."""
-    data = TrainingSet(synthetic.images, synthetic.targets, synthetic.transform)
-    return small_arm(recipe, "distilled", data, architecture)
+    return small_arm(recipe, "distilled", TrainingSet.of_synthetic(synthetic), architecture)
 
 
 def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet) -> list[Arm]:
@@ -159,16 +158,9 @@ def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet)
     Where labels were learned, a row `distilled-hard` has the same images with nothing but each one's likeliest class:
     random images have hard labels too.
     """
-    transform, own = synthetic.transform, recipe.network.architecture
+    transform = synthetic.transform
     random = RandomImages(real, transform, recipe.distill.ipc)
-    everything = TrainingSet.of(real, transform)
-    epochs = recipe.evaluate.full_epochs
-    known = (
-        small_arm(recipe, "random", random),
-        synthetic_arm(recipe, synthetic),
-        Arm("full-natural", everything, own, epochs, "natural"),
-        Arm("full-balanced", everything, own, epochs, "balanced"),
-    )
+    known = (small_arm(recipe, "random", random), synthetic_arm(recipe, synthetic), *full_arms(recipe, real, transform))
     arms = [arm for arm in known if arm.name in recipe.evaluate.rows]
     if synthetic.has_soft_labels:
         hard = functional.one_hot(synthetic.targets.argmax(1), len(synthetic.class_names)).float()
@@ -179,6 +171,15 @@ def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet)
             synthetic_arm(recipe, synthetic, architecture),
         ]
     return arms
+
+
+def full_arms(recipe: Recipe, real: LabelledImages, transform: Transform) -> tuple[Arm, Arm]:
+    """All images with their labels, as they come and with every class equally often."""
+    everything, own, epochs = TrainingSet.of(real, transform), recipe.network.architecture, recipe.evaluate.full_epochs
+    return (
+        Arm("full-natural", everything, own, epochs, "natural"),
+        Arm("full-balanced", everything, own, epochs, "balanced"),
+    )
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def judge_arms(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, progre
         networks = tuple(params for job, params in trained.items() if job.arm == arm.name and params is not None)
         if len(networks) < bench.recipe.evaluate.networks:
             raise MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
-        network = _network(bench.recipe, arm.architecture, judged)
+        network = network_for(bench.recipe, arm.architecture, judged)
         place = bench.recipe.machine.place
         said = tuple(predict(network, params.to(place), judged, bench.transform) for params in networks)
         found.append(Judged(arm, rate, networks, said))
@@ -374,7 +375,7 @@ def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float
 def mean_score(bench: Bench, arm: Arm, networks: Sequence[Tensor | None]) -> float | None:
     """Mean balanced accuracy of networks on validation; None where one diverged, for it has none."""
     assert bench.validation is not None
-    network = _network(bench.recipe, arm.architecture, bench.validation)
+    network = network_for(bench.recipe, arm.architecture, bench.validation)
     scores = []
     for params in networks:
         if params is None:
@@ -399,7 +400,8 @@ def _ceiling(bench: Bench, found: Sequence[Judged], rows: Sequence[Row]) -> list
     return [better.model_copy(update={"name": "full", "same_as": better.name})]
 
 
-def _network(recipe: Recipe, architecture: Architecture, images: LabelledImages) -> FlatNetwork:
+def network_for(recipe: Recipe, architecture: Architecture, images: LabelledImages) -> FlatNetwork:
+    """The network that judges such images, by automatic differentiation: predictions are all that it is asked for."""
     channels, size = images.pixels.shape[1:3]
     return build(recipe.network_as(architecture), channels, size, len(images.class_names))
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict
 
 Labels = Literal["hard", "soft"]
+Protocol = Literal["budget", "unlabelled", "full"]
 
 
 class Record(BaseModel):
@@ -48,7 +49,10 @@ class Row(Record):
     """How networks trained on one training set did on one split of real images.
 
     `images` is the number of training images, `labels` whether they carry one class or a probability for each,
-    `rate` the learning rate that the search on validation chose (absent for the majority class).
+    `rate` the learning rate that the search on validation chose (absent for the majority class, and where networks of
+    several seeds chose several). `harmonic_mean` is that of each class's sensitivity and specificity, averaged over the
+    classes. `protocol` says in a comparison of methods what the networks may have seen: `budget` a few images a class
+    and nothing else, `unlabelled` all images but the labels of a few a class, `full` all images with their labels.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Row(Record):
     sensitivity: dict[str, Figure]
     specificity: dict[str, Figure]
     same_as: str | None = None
+    harmonic_mean: Figure | None = None
+    protocol: Protocol | None = None
 
 
 class Utility(Record):
@@ -84,3 +90,62 @@ class Utility(Record):
     def row(self, name: str) -> Row | None:
         """The row of that name, if there is one."""
         return next((row for row in self.rows if row.name == name), None)
+
+
+class Detail(Record):
+    """What stands behind a row, averaged over its networks.
+
+    `confusion` has a line for each true class, in the order of `classes`: the share of its images taken for each class.
+    `roc` is the true positive rate at 0, 1, ... 100 % false positives, one class against the rest, averaged over the
+    classes. `calibration` has mean confidence, accuracy and share of images for each filled bin of confidence.
+    """
+
+    name: str
+    protocol: Protocol | None
+    confusion: tuple[tuple[float, ...], ...]
+    roc: tuple[float, ...]
+    calibration: tuple[tuple[float, float, float], ...]
+
+
+class Cost(Record):
+    """What a row's training images cost to send: their bytes, compressed without loss or as sealed."""
+
+    name: str
+    protocol: Protocol | None
+    ipc: int | None
+    sent_bytes: int
+
+
+class Pretrained(Record):
+    """How an encoder came about: the losses of its first and last epoch, and its features' spread (0 is collapse)."""
+
+    method: str
+    architecture: str
+    protocol: Protocol
+    seed: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    spread: float
+
+
+class Comparison(Record):
+    """Methods side by side on the same images, networks and rates; `seeds` repetitions of everything."""
+
+    title: str
+    split: str
+    judged_images: int
+    classes: tuple[str, ...]
+    ipc: int
+    seeds: tuple[int, ...]
+    selection: str
+    test_reads: int
+    data_fingerprint: str
+    recipe_digest: str
+    software: dict[str, str]
+    notes: tuple[str, ...]
+    original_bytes: dict[str, int]
+    rows: tuple[Row, ...]
+    details: tuple[Detail, ...]
+    costs: tuple[Cost, ...]
+    pretrained: tuple[Pretrained, ...]

@@ -5,13 +5,14 @@ always stands beside it. All figures lie between 0 and 1.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from medistill.errors import MatchingError
-from medistill.evidence import Figure, Interval, Labels, Row
+from medistill.evidence import Detail, Figure, Interval, Labels, Protocol, Row
 from medistill.images import LabelledImages
 
 Probabilities = NDArray[np.float32]
@@ -19,6 +20,7 @@ Probabilities = NDArray[np.float32]
 _RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 100
 _CALIBRATION_BINS = 15
+_FALSE_POSITIVES = np.linspace(0, 1, 101)
 
 
 def row(
@@ -73,6 +75,32 @@ def row(
         balanced_accuracy_interval=_interval(truth, guesses, classes, images.groups, seed),
         sensitivity=_per_class(images.class_names, sensitivity),
         specificity=_per_class(images.class_names, specificity),
+        harmonic_mean=Figure.of(np.nanmean(_harmonic_mean(sensitivity, specificity), axis=1)),
+    )
+
+
+def detail(
+    name: str, protocol: Protocol | None, predictions: Sequence[Probabilities], images: LabelledImages
+) -> Detail:
+    """What stands behind a row's figures, averaged over its networks.
+
+    Args:
+        name: of the row.
+        protocol: of the row.
+        predictions: one array [n, classes] of probabilities a network.
+        images: the judged images, whose labels are the truth.
+    """
+    truth, classes = images.labels, len(images.class_names)
+    occurs = np.maximum(np.bincount(truth, minlength=classes), 1)[:, None]
+    confusions = [np.bincount(classes * truth + said.argmax(1), minlength=classes**2) for said in predictions]
+    confusion = np.mean([counts.reshape(classes, classes) / occurs for counts in confusions], axis=0)
+    roc = np.mean([_roc(truth, said) for said in predictions], axis=0)
+    return Detail(
+        name=name,
+        protocol=protocol,
+        confusion=tuple(tuple(line) for line in confusion.round(6).tolist()),
+        roc=tuple(roc.round(6).tolist()),
+        calibration=_calibration(truth, np.concatenate([said[None] for said in predictions])),
     )
 
 
@@ -96,9 +124,46 @@ def calibration_error(truth: NDArray[np.int64], probabilities: Probabilities) ->
     Source: Guo et al., ICML 2017 (arXiv 1706.04599), equation 3.
     """
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == truth
-    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, correct - confidence.astype(np.float64), minlength=_CALIBRATION_BINS)
+    gaps = np.bincount(_bin_of(confidence), correct - confidence.astype(np.float64), minlength=_CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(truth))
+
+
+def _harmonic_mean(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """2ab / (a + b), and 0 where both are 0; NaN stays NaN."""
+    total = one + other
+    return np.divide(2 * one * other, total, out=total.copy(), where=total != 0)
+
+
+def _roc(truth: NDArray[np.int64], probabilities: Probabilities) -> NDArray[np.float64]:
+    """True positive rates at `_FALSE_POSITIVES`, averaged over the classes that occur."""
+    present = [index for index in range(probabilities.shape[1]) if 0 < (truth == index).sum() < len(truth)]
+    curves = []
+    for index in present:
+        false, true, _ = sk.roc_curve(truth == index, probabilities[:, index])
+        curves.append(np.interp(_FALSE_POSITIVES, false, true))
+    averaged: NDArray[np.float64] = np.mean(curves, axis=0)
+    return averaged
+
+
+def _calibration(
+    truth: NDArray[np.int64], probabilities: NDArray[np.float32]
+) -> tuple[tuple[float, float, float], ...]:
+    """Confidence, accuracy and share of each filled bin, over all networks; `probabilities` is [networks, n, k]."""
+    confidence = probabilities.max(2).astype(np.float64).ravel()
+    correct = (probabilities.argmax(2) == truth).ravel()
+    bins = _bin_of(confidence)
+    counts = np.bincount(bins, minlength=_CALIBRATION_BINS)
+    sums = (np.bincount(bins, values, minlength=_CALIBRATION_BINS) for values in (confidence, correct))
+    lines = zip(*sums, counts, strict=True)
+    return tuple(
+        (round(confident / count, 6), round(right / count, 6), round(count / len(bins), 6))
+        for confident, right, count in lines
+        if count
+    )
+
+
+def _bin_of(confidence: NDArray[Any]) -> NDArray[np.int64]:
+    return np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
 
 
 def _recall(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> NDArray[np.float64]:

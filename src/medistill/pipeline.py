@@ -198,10 +198,8 @@ def judge(opened: Run, progress: Progress, final: bool = False) -> Utility:
     """
     recipe, splits = opened.recipe, opened.splits
     distilled = _distilled(opened)
-    judged, split = (splits.test, "test") if final else (splits.validation, "validation")
-    if final:
-        append_line(_test_reads(opened), recipe.digest())
-    bench = Bench(recipe, opened.transform, splits.validation, opened.out / "work" / "networks", opened.processes)
+    judged, split = images_to_judge(opened, final)
+    bench = bench_of(opened)
     with timed(opened.folder / "stages.json", "evaluate"):
         arms = standard_arms(recipe, splits.train, distilled.synthetic)
         rows = [majority(splits.train, judged, split), *evaluate(bench, arms, judged, split, progress)]
@@ -214,15 +212,34 @@ def judge(opened: Run, progress: Progress, final: bool = False) -> Utility:
         split=split,
         judged_images=len(judged),
         selection="learning rates and the distilled set, by balanced accuracy on validation",
-        test_reads=_count_lines(_test_reads(opened)),
+        test_reads=test_readings(opened),
         data_fingerprint=opened.fingerprint,
         recipe_digest=recipe.digest(),
-        software=_software(),
+        software=software(),
         notes=tuple(notes),
         rows=tuple(rows),
     )
     write_json(opened.folder / "utility.json", utility.model_dump(mode="json"))
     return utility
+
+
+def bench_of(opened: Run) -> Bench:
+    """Where a run's networks are compared, and kept."""
+    networks = opened.out / "work" / "networks"
+    return Bench(opened.recipe, opened.transform, opened.splits.validation, networks, opened.processes)
+
+
+def images_to_judge(opened: Run, final: bool) -> tuple[LabelledImages, str]:
+    """The validation images or, with `final`, those of the test split, which is recorded; and what they are called."""
+    if not final:
+        return opened.splits.validation, "validation"
+    append_line(_test_reads(opened), opened.recipe.digest())
+    return opened.splits.test, "test"
+
+
+def test_readings(opened: Run) -> int:
+    """How often the test split was read in this folder."""
+    return _count_lines(_test_reads(opened))
 
 
 def seal(opened: Run) -> Products:
@@ -241,7 +258,10 @@ def seal(opened: Run) -> Products:
         utility=opened.out / "utility.json",
         contact_sheet=opened.out / "contact_sheet.png",
     )
-    package = _sealed(opened, distilled, utility, products.package)
+    row = utility.row("distilled")
+    assert row is not None
+    assert row.rate is not None
+    package = seal_set(opened, distilled, row.rate, products.package, utility)
     sheet = contact_sheet(
         package.images, package.labels, package.class_names, caption=f"{recipe.name}: synthetic images"
     )
@@ -305,16 +325,26 @@ def seal_images(source: str, path: Path, size: int | None, channels: int, rate: 
             inner_rate_learned=False,
         ),
         provenance=Provenance(
-            method="not distilled here", start="unknown", leaks_real_images=True, software=_software()
+            method="not distilled here", start="unknown", leaks_real_images=True, software=software()
         ),
     )
 
 
-def _sealed(opened: Run, distilled: Distilled, utility: Utility, path: Path) -> Package:
+def seal_set(opened: Run, distilled: Distilled, rate: float, path: Path, utility: Utility | None = None) -> Package:
+    """Seal a distilled set alone: what the last stage does for the recipe's own.
+
+    Args:
+        opened: the run that distilled it.
+        distilled: the set.
+        rate: the learning rate that a receiver should train with.
+        path: the package to write.
+        utility: what was measured, if anything was.
+
+    Raises:
+        PackageError: the set cannot be sealed.
+        StorageError: the disk refused.
+    """
     recipe, synthetic, train = opened.recipe, distilled.synthetic, opened.splits.train
-    row = utility.row("distilled")
-    assert row is not None
-    assert row.rate is not None
     settings = recipe.evaluate
     return pack(
         path,
@@ -328,7 +358,7 @@ def _sealed(opened: Run, distilled: Distilled, utility: Utility, path: Path) -> 
             network=recipe.network,
             steps=settings.steps,
             batch_size=settings.batch_size,
-            rate=row.rate,
+            rate=rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             schedule=settings.schedule,
@@ -341,7 +371,7 @@ def _sealed(opened: Run, distilled: Distilled, utility: Utility, path: Path) -> 
             leaks_real_images=recipe.distill.start == "real",
             data_fingerprint=opened.fingerprint,
             recipe_digest=recipe.digest(),
-            software=_software(),
+            software=software(),
         ),
         class_prior=dict(zip(train.class_names, (train.counts / len(train)).tolist(), strict=True)),
         recipe_toml=recipe.to_toml(),
@@ -356,7 +386,8 @@ def _distilled(opened: Run) -> Distilled:
     return distilled
 
 
-def _software() -> dict[str, str]:
+def software() -> dict[str, str]:
+    """The versions that decide results."""
     names = ("medistill", "torch", "numpy", "scikit-learn")
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 

@@ -22,7 +22,7 @@ from medistill.networks import FlatNetwork
 from medistill.package import Transform
 from medistill.recipe import AugmentSettings, Device, Sampling
 from medistill.shapes import Images, Params, Targets
-from medistill.synthetic import normalized
+from medistill.synthetic import SyntheticSet, normalized
 
 _PREDICT_BATCH = 512
 
@@ -46,6 +46,11 @@ class TrainingSet:
         classes = torch.from_numpy(images.labels)
         targets = functional.one_hot(classes, len(images.class_names)).float()
         return cls(torch.from_numpy(images.pixels), targets, transform)
+
+    @classmethod
+    def of_synthetic(cls, synthetic: SyntheticSet) -> "TrainingSet":
+        """A synthetic set, whose images are normalized already."""
+        return cls(synthetic.images, synthetic.targets, synthetic.transform)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -139,10 +144,10 @@ def train(
 
 
 def fresh(network: FlatNetwork, seed: int, pretrained: Params | None = None) -> State:
-    """The state of a network nobody has trained; of a pre-trained one only the classifier is drawn."""
+    """The state of a network nobody has trained; with the parameters of all but its classifier, only that is drawn."""
     params = network.initial(seed)
     if pretrained is not None:
-        params = torch.cat([pretrained[: -network.head_size], params[-network.head_size :]])
+        params = torch.cat([pretrained, params[-network.head_size :]])
     return State(0, params, torch.zeros_like(params), params)
 
 

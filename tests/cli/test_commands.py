@@ -172,3 +172,21 @@ def test_without_the_numeric_half_a_command_says_what_to_install(products: dict[
     assert done.returncode == 1
     assert "pip install 'medistill[distill]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_compare_prints_a_table_and_leaves_the_comparison(place: Path) -> None:
+    common = ("compare", place / "toy.toml", "--out", place / "compared", "--methods", "scratch, byol,full", "--quick")
+    changes = ("--set", "pretrain.steps=3", "--set", "evaluate.networks=1")
+    printed = medistill(*common, *changes)
+    assert printed.exit_code == 0, printed.stderr
+    assert "BYOL" in printed.stdout
+    assert "unlabelled" in printed.stdout
+    answer = json.loads(medistill(*common, *changes, "--json").stdout)
+    assert answer == json.loads((place / "compared/comparison.json").read_text())
+    assert {row["name"] for row in answer["rows"]} >= {"scratch", "byol", "byol-linear", "full-natural"}
+
+
+def test_compare_refuses_an_unknown_method(place: Path) -> None:
+    result = medistill("compare", place / "toy.toml", "--methods", "simclr")
+    assert result.exit_code == 1
+    assert "--methods simclr: expected some of scratch, byol" in result.stderr

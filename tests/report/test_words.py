@@ -15,8 +15,11 @@ from medistill.report import words
         ("full-balanced", "all real images, balanced sampling"),
         ("full", "all real images"),
         ("distilled-resnet18", "distilled images (ResNet-18)"),
+        ("byol-linear-resnet18", "BYOL, linear probe (ResNet-18)"),
+        ("transfer (natural images)", "transfer, fine-tuned (natural images)"),
+        ("transfer-linear-resnet18 (films)", "transfer, linear probe (ResNet-18) (films)"),
         ("random-newnet", "random real images (newnet)"),
-        ("k-center", "k-center"),
+        ("some-method", "some-method"),
     ],
 )
 def test_rows_have_plain_names(name: str, plain: str) -> None:

@@ -46,8 +46,9 @@ class Pretext(nn.Module):
 
 @dataclass(frozen=True)
 class Epoch:
-    """How one epoch went: the mean loss, and the features' spread after it (see `spread`)."""
+    """How one epoch went: the mean loss of its steps, and the features' spread after it (see `spread`)."""
 
+    steps: int
     loss: float
     spread: float
 
@@ -68,8 +69,7 @@ def pretrain(
         MatchingError: the loss is not a number any more.
     """
     n = len(pixels)
-    batches = math.ceil(n / settings.batch_size)
-    epochs = math.ceil(settings.steps / batches)
+    epochs, batches = duration(settings, n)
     learned = [parameter for parameter in pretext.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=settings.rate, weight_decay=settings.weight_decay)
     pretext.train()
@@ -99,7 +99,13 @@ def pretrain(
             )
         with torch.no_grad():
             seen = pretext.encoder(normalized(pixels[:_SPREAD_IMAGES], transform))
-        yield Epoch(float(np.mean(losses)), spread(seen))
+        yield Epoch(batches, float(np.mean(losses)), spread(seen))
+
+
+def duration(settings: PretrainSettings, images: int) -> tuple[int, int]:
+    """How many epochs pre-training takes, steps rounded up to whole ones, and how many steps each has."""
+    batches = math.ceil(images / settings.batch_size)
+    return math.ceil(settings.steps / batches), batches
 
 
 def spread(features: Features) -> float:

@@ -22,6 +22,7 @@ for command in (
     holder.distill,
     holder.evaluate,
     holder.pack,
+    holder.compare,
     receiver.verify,
     receiver.show,
     receiver.train,

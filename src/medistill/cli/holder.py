@@ -284,3 +284,48 @@ def _show_products(products: "Products", json: bool) -> None:
     console.out.print(console.rows_table(utility.rows, f"on {utility.judged_images:,} {utility.split} images"))
     for path in (products.package, products.contact_sheet, products.report, products.utility):
         console.out.print(str(path), markup=False)
+
+
+@console.reported
+def compare(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    out: OutFolder = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Some of them, with commas between. [default: all]")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repetitions of everything.")] = 3,
+    natural: Annotated[
+        str | None,
+        typer.Option(
+            "--natural", help="Labelled images of other things that transfer learns from.", show_default=False
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One seed, and less of everything.")] = False,
+    final: Annotated[bool, typer.Option("--final", help="Judge on the test split; every reading is recorded.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Several methods side by side on the same images, networks and rates; continues where it stopped.
+
+    Methods: scratch, byol, simsiam, skd, mae, transfer, random, herding, k-center, soft-label, dm, dsa, mtt, pruned
+    and full.
+
+    Example: medistill compare recipes/cxr4-32-ipc10.toml --set source.path=films.npz --quick --out runs/table
+
+    Example: medistill compare recipes/demo.toml --methods scratch,random,mtt,pruned --seeds 2 --out runs/table
+    """
+    from medistill import study
+
+    chosen = study.METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
+    question = study.Question(chosen, 1 if quick else seeds, final, natural)
+    opened = _open(recipe, settings, out)
+    if quick:
+        opened = dataclasses.replace(opened, recipe=study.quickened(opened.recipe))
+    with console.Bar() as bar:
+        comparison = study.compare(opened, question, bar)
+    if json:
+        return console.print_json(comparison.model_dump(mode="json"))
+    seeds_said = ", ".join(map(str, comparison.seeds))
+    about = f"on {comparison.judged_images:,} {comparison.split} images, seeds {seeds_said}"
+    console.out.print(console.rows_table(comparison.rows, about))
+    console.out.print(f"in {opened.out}: comparison.json, packages/", markup=False)

@@ -4,7 +4,7 @@ A reader of a report did not write the code: `full-balanced` means nothing at a 
 measured has no words here, so it cannot be shown.
 """
 
-from medistill.evidence import Figure, Row, Utility
+from medistill.evidence import Figure, Protocol, Row, Utility
 
 _ROWS = {
     "majority": "always the commonest class",
@@ -14,7 +14,26 @@ _ROWS = {
     "full-natural": "all real images, natural sampling",
     "full-balanced": "all real images, balanced sampling",
     "full": "all real images",
+    "scratch": "few real images, from scratch",
+    "herding": "real images chosen by herding",
+    "k-center": "real images chosen by k-center",
+    "byol": "BYOL, fine-tuned",
+    "byol-linear": "BYOL, linear probe",
+    "simsiam": "SimSiam, fine-tuned",
+    "simsiam-linear": "SimSiam, linear probe",
+    "skd": "SKD, fine-tuned",
+    "skd-linear": "SKD, linear probe",
+    "mae": "MAE, fine-tuned",
+    "mae-linear": "MAE, linear probe",
+    "transfer": "transfer, fine-tuned",
+    "transfer-linear": "transfer, linear probe",
+    "soft-label": "soft-label distillation",
+    "dm": "distribution matching (DM)",
+    "dsa": "gradient matching (DSA)",
+    "mtt": "trajectory matching (MTT)",
+    "pruned": "pruned trajectory matching",
 }
+_PROTOCOLS = {"budget": "the few", "unlabelled": "all, unlabelled", "full": "all"}
 _ARCHITECTURES = {"convnet": "ConvNet", "resnet18": "ResNet-18", "vit": "ViT", "none": "\N{EN DASH}"}
 _CEILINGS = ("full", "full-balanced", "full-natural")
 
@@ -22,14 +41,20 @@ _CEILINGS = ("full", "full-balanced", "full-natural")
 def plain_name(row_name: str) -> str:
     """What a row of the evidence stands for: `distilled-resnet18` is "distilled images (ResNet-18)".
 
-    A name that nobody has put in words yet comes back as it is.
+    What stands in brackets stays there; a name that nobody has put in words yet comes back as it is.
     """
-    if row_name in _ROWS:
-        return _ROWS[row_name]
-    kind, _, architecture = row_name.partition("-")
-    if kind in _ROWS and architecture:
-        return f"{_ROWS[kind]} ({architecture_name(architecture)})"
+    name, bracket, note = row_name.partition(" (")
+    if name in _ROWS:
+        return f"{_ROWS[name]}{bracket}{note}"
+    kind, _, architecture = name.rpartition("-")
+    if kind in _ROWS:
+        return f"{_ROWS[kind]} ({architecture_name(architecture)}){bracket}{note}"
     return row_name
+
+
+def protocol_name(protocol: Protocol | None) -> str:
+    """Which images a row's networks may have seen."""
+    return _PROTOCOLS[protocol] if protocol else ""
 
 
 def architecture_name(architecture: str) -> str:

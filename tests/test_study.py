@@ -1,0 +1,163 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import medistill.metrics
+from medistill.errors import RecipeError
+from medistill.evidence import Comparison
+from medistill.jobs import Silence
+from medistill.package import open_package
+from medistill.pipeline import open_run
+from medistill.study import METHODS, Question, compare, png_bytes, quickened
+from toys import Watch, recipe, write_npz
+
+QUICK = {"pretrain.steps": 4, "pretrain.batch_size": 8, "evaluate.networks": 1, "evaluate.full_epochs": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def intervals_take_no_time():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(medistill.metrics, "_RESAMPLES", 100)
+        yield
+
+
+def opened(folder, changes=None):
+    source = folder / "films.npz"
+    if not source.exists():
+        write_npz(source)
+    toy = recipe(QUICK | {"source.path": str(source), "machine.processes": 1} | (changes or {}))
+    return open_run(toy, folder / "out")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    return folder, compare(opened(folder), Question(seeds=2), Silence())
+
+
+def test_every_method_has_its_rows_with_a_protocol(whole):
+    _, comparison = whole
+    found = {(row.name, row.protocol) for row in comparison.rows}
+    for method in ("byol", "simsiam", "skd", "mae"):
+        for protocol in ("budget", "unlabelled"):
+            assert {(method, protocol), (f"{method}-linear", protocol)} <= found
+    for name in ("scratch", "scratch-vit", "random", "herding", "k-center", "dm", "dsa", "mtt", "pruned", "soft-label"):
+        assert (name, "budget") in found
+    assert {("transfer (gratings drawn here)", "budget"), ("transfer-linear (gratings drawn here)", "budget")} <= found
+    assert {("full-natural", "full"), ("full-balanced", "full"), ("majority", None)} <= found
+    assert len(found) == len(comparison.rows)
+
+
+def test_a_row_covers_the_networks_of_every_seed(whole):
+    _, comparison = whole
+    assert comparison.seeds == (3, 4)
+    assert {row.balanced_accuracy.n for row in comparison.rows if row.name != "majority"} == {2}
+    assert {each.seed for each in comparison.pretrained} == {3, 4}
+
+
+def test_every_row_knows_what_stands_behind_it_and_what_it_costs(whole):
+    folder, comparison = whole
+    keys = [(row.name, row.protocol) for row in comparison.rows[1:]]
+    assert [(each.name, each.protocol) for each in comparison.details] == keys
+    assert [(each.name, each.protocol) for each in comparison.costs] == keys
+    sent = {each.name: each.sent_bytes for each in comparison.costs}
+    assert sent["scratch"] < sent["full-natural"]
+    assert sent["mtt"] == pytest.approx(
+        np.mean([path.stat().st_size for path in (folder / "out/packages").glob("*-mtt-*")]), abs=1
+    )
+    for each in comparison.details:
+        assert np.allclose(np.sum(each.confusion, axis=1), 1, atol=1e-5)
+
+
+def test_every_distilled_set_is_left_as_a_package(whole):
+    folder, _ = whole
+    sealed = sorted((folder / "out/packages").iterdir())
+    assert len(sealed) == 2 * 5
+    methods = {open_package(path).manifest.provenance.method for path in sealed}
+    assert "distribution matching" in methods
+
+
+def test_the_comparison_on_disk_is_the_one_returned(whole):
+    folder, comparison = whole
+    assert Comparison.model_validate(json.loads((folder / "out/comparison.json").read_text())) == comparison
+
+
+def test_a_comparison_asked_again_trains_nothing(whole):
+    folder, comparison = whole
+    watch = Watch()
+    assert compare(opened(folder), Question(seeds=2), watch) == comparison
+    assert watch.advanced == 0
+
+
+def test_one_method_more_leaves_the_others_figures(whole, tmp_path):
+    folder, comparison = whole
+    fewer = compare(opened(folder), Question(methods=("scratch", "byol"), seeds=2), Silence())
+    same = {(row.name, row.protocol): row for row in comparison.rows}
+    assert all(row == same[row.name, row.protocol] for row in fewer.rows)
+
+
+def test_self_supervision_at_the_budget_sees_the_images_that_scratch_sees(tmp_path, monkeypatch):
+    seen = {}
+
+    def note(recipe, lessons, images, *rest):
+        seen.update(images)
+        return {}
+
+    monkeypatch.setattr(medistill.study, "learn_encoders", note)
+    run = opened(tmp_path)
+    compare(run, Question(methods=("scratch", "skd"), seeds=1), Silence())
+    assert len(seen["budget"]) == 4
+    assert len(seen["all"]) == len(run.splits.train)
+
+
+def test_an_unseen_network_gets_rows_of_its_own(tmp_path):
+    run = opened(tmp_path, {"evaluate.unseen": ["resnet18"]})
+    comparison = compare(run, Question(methods=("scratch", "simsiam", "random"), seeds=1), Silence())
+    names = {(row.name, row.architecture) for row in comparison.rows}
+    assert {
+        ("scratch-resnet18", "resnet18"),
+        ("simsiam-resnet18", "resnet18"),
+        ("random-resnet18", "resnet18"),
+    } <= names
+
+
+def test_reading_the_test_split_is_recorded_once_a_comparison(tmp_path):
+    run = opened(tmp_path)
+    first = compare(run, Question(methods=("scratch",), seeds=2, final=True), Silence())
+    assert (first.split, first.test_reads) == ("test", 1)
+    assert compare(run, Question(methods=("scratch",), seeds=2), Silence()).split == "validation"
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones():
+    with pytest.raises(RecipeError, match=r"--methods boyl: expected some of scratch, byol, .*, full\."):
+        Question(methods=("boyl", "skd"))
+    assert len(set(METHODS)) == len(METHODS) == 15
+
+
+def test_bytes_are_those_of_png_files():
+    flat, noise = (
+        np.zeros((2, 1, 16, 16), np.uint8),
+        np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), np.uint8),
+    )
+    assert png_bytes(flat) < 2 * 120
+    assert png_bytes(noise) > 2 * 3 * 16 * 16
+
+
+def test_a_quick_comparison_is_smaller_in_everything_that_takes_time():
+    whole = recipe({"teachers.count": 10, "distill.outer_steps": 400, "evaluate.unseen": ["resnet18"]})
+    small = quickened(whole)
+    assert small.teachers.count < whole.teachers.count
+    assert small.distill.outer_steps < whole.distill.outer_steps
+    assert small.pretrain.steps < whole.pretrain.steps
+    assert small.evaluate.unseen == ()
+    assert quickened(small) == small
+
+
+def test_transfer_is_named_after_its_images(tmp_path):
+    run = opened(tmp_path)
+    question = Question(methods=("transfer",), seeds=1, natural=str(tmp_path / "films.npz"))
+    names = [row.name for row in compare(run, question, Silence()).rows]
+    assert names == ["majority", "transfer (films.npz)", "transfer-linear (films.npz)"]
+    assert dataclasses.replace(question, methods=("full",)).methods == ("full",)
