@@ -11,17 +11,17 @@ do not depend on a distillation (random images, all images) are trained once for
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch.nn import functional
 
 from medistill import __version__, metrics
@@ -188,7 +188,7 @@ class Judged:
 
     arm: Arm
     rate: float
-    networks: tuple[Tensor, ...]
+    networks: tuple["Trained", ...]
     predictions: tuple[NDArray[np.float32], ...]
 
     @property
@@ -219,12 +219,12 @@ def judge_arms(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, progre
     trained = train_all(bench, arms, finals, ("networks", progress))
     found = []
     for arm, rate in zip(arms, rates, strict=True):
-        networks = tuple(params for job, params in trained.items() if job.arm == arm.name and params is not None)
+        networks = tuple(each for job, each in trained.items() if job.arm == arm.name and each is not None)
         if len(networks) < bench.recipe.evaluate.networks:
             raise MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
         network = network_for(bench.recipe, arm.architecture, judged)
         place = bench.recipe.machine.place
-        said = tuple(predict(network, params.to(place), judged, bench.transform) for params in networks)
+        said = tuple(predict(network, each.params.to(place), judged, bench.transform) for each in networks)
         found.append(Judged(arm, rate, networks, said))
     return found
 
@@ -266,9 +266,15 @@ def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: s
 
 def majority(training: LabelledImages, judged: LabelledImages, split: str) -> Row:
     """The floor: always answer the commonest class of the training images."""
+    answer = commonest(training, judged)
+    return metrics.row("majority", "none", split, len(training), "hard", None, [answer], judged, seed=0)
+
+
+def commonest(training: LabelledImages, judged: LabelledImages) -> NDArray[np.float32]:
+    """What somebody says of the judged images who only knows the commonest class of the training images."""
     answer = np.zeros((len(judged), len(judged.class_names)), dtype=np.float32)
     answer[:, training.counts.argmax()] = 1
-    return metrics.row("majority", "none", split, len(training), "hard", None, [answer], judged, seed=0)
+    return answer
 
 
 @dataclass(frozen=True)
@@ -281,10 +287,17 @@ class Training:
     replica: int
 
 
+class Trained(NamedTuple):
+    """A network's parameters, and the wall time in seconds that its training took among the others."""
+
+    params: Params
+    seconds: float
+
+
 def train_all(
     bench: Bench, arms: Sequence[Arm], jobs: Sequence[Training], watch: tuple[str, Progress] | None = None
-) -> dict[Training, Tensor | None]:
-    """The parameters that every job ends with, read where they are kept already; None where training diverged.
+) -> dict[Training, Trained | None]:
+    """The network that every job ends with, read where it is kept already; None where training diverged.
 
     Args:
         bench: where arms are compared.
@@ -299,16 +312,16 @@ def train_all(
     results = {job: _load(paths[job]) for job in jobs}
     missing = sorted((job for job in jobs if results[job] is None), key=lambda job: -work[job])
     progress.begin(task, sum(work.values()), sum(work.values()) - sum(work[job] for job in missing))
-    for index, params in run_jobs(_train_one, missing, (bench.recipe, by_name), bench.processes, progress.advance):
+    for index, network in run_jobs(_train_one, missing, (bench.recipe, by_name), bench.processes, progress.advance):
         job = missing[index]
-        results[job] = params
+        results[job] = network
         path = paths[job]
-        if path is not None and params is not None:
-            write_whole(path, save({"params": params}))
+        if path is not None and network is not None:
+            write_whole(path, save({"params": network.params}, {"seconds": str(network.seconds)}))
     return results
 
 
-def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick) -> Tensor | None:
+def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick) -> Trained | None:
     recipe, arms = shared
     arm = arms[job.arm]
 
@@ -332,13 +345,14 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
         augment=recipe.augment,
         only_head=arm.only_head,
     )
+    started = time.perf_counter()
     try:
         for after_epoch in train(network, state, data, how, seed_for):
             state = after_epoch
             tick(len(data))
     except MatchingError:
         return None
-    return state.params.cpu()
+    return Trained(state.params.cpu(), round(time.perf_counter() - started, 3))
 
 
 def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float]:
@@ -361,7 +375,7 @@ def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float
     for arm in arms:
         scores = {
             rate: mean_score(
-                bench, arm, [params for job, params in trained.items() if (job.arm, job.rate) == (arm.name, rate)]
+                bench, arm, [each for job, each in trained.items() if (job.arm, job.rate) == (arm.name, rate)]
             )
             for rate in settings.rates
         }
@@ -372,15 +386,15 @@ def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float
     return best
 
 
-def mean_score(bench: Bench, arm: Arm, networks: Sequence[Tensor | None]) -> float | None:
+def mean_score(bench: Bench, arm: Arm, networks: Sequence[Trained | None]) -> float | None:
     """Mean balanced accuracy of networks on validation; None where one diverged, for it has none."""
     assert bench.validation is not None
     network = network_for(bench.recipe, arm.architecture, bench.validation)
     scores = []
-    for params in networks:
-        if params is None:
+    for each in networks:
+        if each is None:
             return None
-        params = params.to(bench.recipe.machine.place)
+        params = each.params.to(bench.recipe.machine.place)
         guess = predict(network, params, bench.validation, bench.transform).argmax(1)
         scores.append(metrics.balanced_accuracy(bench.validation.labels, guess, len(bench.validation.class_names)))
     return float(np.mean(scores))
@@ -452,13 +466,11 @@ def _content(arm: Arm) -> str:
     return hashed.hexdigest()
 
 
-def _load(path: Path | None) -> Tensor | None:
+def _load(path: Path | None) -> Trained | None:
     if path is None or not path.exists():
         return None
-    with storage_errors(path):
-        content = path.read_bytes()
     try:
-        params: Tensor = load(content)["params"]
-    except (SafetensorError, KeyError):
+        with storage_errors(path), safe_open(path, framework="pt") as file:
+            return Trained(file.get_tensor("params"), float(file.metadata()["seconds"]))
+    except (SafetensorError, KeyError, TypeError):
         return None
-    return params

@@ -51,8 +51,7 @@ class Row(Record):
     `images` is the number of training images, `labels` whether they carry one class or a probability for each,
     `rate` the learning rate that the search on validation chose (absent for the majority class, and where networks of
     several seeds chose several). `harmonic_mean` is that of each class's sensitivity and specificity, averaged over the
-    classes. `protocol` says in a comparison of methods what the networks may have seen: `budget` a few images a class
-    and nothing else, `unlabelled` all images but the labels of a few a class, `full` all images with their labels.
+    classes.
     """
 
     name: str
@@ -71,7 +70,6 @@ class Row(Record):
     specificity: dict[str, Figure]
     same_as: str | None = None
     harmonic_mean: Figure | None = None
-    protocol: Protocol | None = None
 
 
 class Utility(Record):
@@ -100,20 +98,26 @@ class Detail(Record):
     classes. `calibration` has mean confidence, accuracy and share of images for each filled bin of confidence.
     """
 
-    name: str
-    protocol: Protocol | None
     confusion: tuple[tuple[float, ...], ...]
     roc: tuple[float, ...]
     calibration: tuple[tuple[float, float, float], ...]
 
 
-class Cost(Record):
-    """What a row's training images cost to send: their bytes, compressed without loss or as sealed."""
+class Compared(Row):
+    """A row of a comparison of methods.
 
-    name: str
+    `protocol` says what the networks may have seen: `budget` a few images a class and nothing else, `unlabelled` all
+    images but the labels of a few a class, `full` all images with their labels (None: no images, the commonest class).
+    `ipc` is how many images a class had labels, None where that was every image. `sent_bytes` is what the images take
+    to send, as PNG files or as sealed; `train_seconds` is the wall time of training one network on them while others
+    trained beside it.
+    """
+
     protocol: Protocol | None
     ipc: int | None
     sent_bytes: int
+    train_seconds: float
+    detail: Detail
 
 
 class Pretrained(Record):
@@ -122,6 +126,7 @@ class Pretrained(Record):
     method: str
     architecture: str
     protocol: Protocol
+    images: int
     seed: int
     steps: int
     first_loss: float
@@ -130,13 +135,16 @@ class Pretrained(Record):
 
 
 class Comparison(Record):
-    """Methods side by side on the same images, networks and rates; `seeds` repetitions of everything."""
+    """Methods side by side on the same images, networks and rates; `seeds` repetitions of everything.
+
+    `original_bytes` is what the real images take that nobody needs to send.
+    """
 
     title: str
     split: str
     judged_images: int
     classes: tuple[str, ...]
-    ipc: int
+    ipcs: tuple[int, ...]
     seeds: tuple[int, ...]
     selection: str
     test_reads: int
@@ -145,7 +153,5 @@ class Comparison(Record):
     software: dict[str, str]
     notes: tuple[str, ...]
     original_bytes: dict[str, int]
-    rows: tuple[Row, ...]
-    details: tuple[Detail, ...]
-    costs: tuple[Cost, ...]
+    rows: tuple[Compared, ...]
     pretrained: tuple[Pretrained, ...]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from medistill.errors import MatchingError
-from medistill.evidence import Detail, Figure, Interval, Labels, Protocol, Row
+from medistill.evidence import Detail, Figure, Interval, Labels, Row
 from medistill.images import LabelledImages
 
 Probabilities = NDArray[np.float32]
@@ -79,14 +79,10 @@ def row(
     )
 
 
-def detail(
-    name: str, protocol: Protocol | None, predictions: Sequence[Probabilities], images: LabelledImages
-) -> Detail:
+def detail(predictions: Sequence[Probabilities], images: LabelledImages) -> Detail:
     """What stands behind a row's figures, averaged over its networks.
 
     Args:
-        name: of the row.
-        protocol: of the row.
         predictions: one array [n, classes] of probabilities a network.
         images: the judged images, whose labels are the truth.
     """
@@ -96,8 +92,6 @@ def detail(
     confusion = np.mean([counts.reshape(classes, classes) / occurs for counts in confusions], axis=0)
     roc = np.mean([_roc(truth, said) for said in predictions], axis=0)
     return Detail(
-        name=name,
-        protocol=protocol,
         confusion=tuple(tuple(line) for line in confusion.round(6).tolist()),
         roc=tuple(roc.round(6).tolist()),
         calibration=_calibration(truth, np.concatenate([said[None] for said in predictions])),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from medistill.evidence import Figure, Interval, Row, Utility
+from medistill.evidence import Compared, Comparison, Detail, Figure, Interval, Pretrained, Row, Utility
 from medistill.package import Provenance
 
 CLASSES = ("normal", "pneumonia")
@@ -53,6 +53,69 @@ def utility(*rows: Row, **changes: Any) -> Utility:
         "rows": rows,
     }
     return Utility(**fields | changes)
+
+
+def compared(name: str, mean: float, ipc: int | None = 20, **changes: Any) -> Compared:
+    fields: dict[str, Any] = {
+        "harmonic_mean": Figure(mean=mean, sd=0.012, n=5),
+        "protocol": "budget" if ipc else "full",
+        "ipc": ipc,
+        "sent_bytes": 2_000 * (ipc or 1000),
+        "train_seconds": 3.2,
+        "detail": Detail(
+            confusion=((0.8, 0.2), (0.1, 0.9)),
+            roc=tuple(round(min(1, 0.5 + index / 100), 2) for index in range(101)),
+            calibration=((0.55, 0.5, 0.4), (0.9, 0.8, 0.6)),
+        ),
+    }
+    images = 2 * ipc if ipc else 2000
+    return Compared(**row(name, mean, images).model_dump() | fields | changes)
+
+
+COMPARED = (
+    compared("majority", 0.5, None, protocol=None, sent_bytes=0, train_seconds=0),
+    compared("random", 0.6),
+    compared("byol", 0.63),
+    compared("byol", 0.72, protocol="unlabelled"),
+    compared("byol-linear", 0.64, protocol="unlabelled"),
+    compared("transfer (gratings drawn here)", 0.58),
+    compared("dm", 0.66),
+    compared("pruned", 0.7),
+    compared("full-balanced", 0.85, None),
+)
+
+
+def comparison(*rows: Compared, **changes: Any) -> Comparison:
+    fields: dict[str, Any] = {
+        "title": "a table",
+        "split": "test",
+        "judged_images": 400,
+        "classes": CLASSES,
+        "ipcs": tuple(sorted({row.ipc for row in rows if row.ipc} or {20})),
+        "seeds": (0, 1),
+        "selection": "validation",
+        "test_reads": 1,
+        "data_fingerprint": "a" * 64,
+        "recipe_digest": "b" * 64,
+        "software": {"medistill": "0.1.0"},
+        "notes": ("a note <b>in bold</b>",),
+        "original_bytes": {"source file, all splits": 37_000_000},
+        "rows": rows,
+        "pretrained": (
+            Pretrained(
+                method="byol",
+                architecture="convnet",
+                protocol="unlabelled",
+                images=2000,
+                seed=0,
+                steps=300,
+                first_loss=1.9,
+                last_loss=0.3,
+                spread=0.72,
+            ),
+        ),
+    }
+    return Comparison(**fields | changes)
 
 
 def provenance(**changes: Any) -> Provenance:

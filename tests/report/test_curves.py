@@ -4,8 +4,13 @@ from xml.etree import ElementTree
 import made_up
 import pytest
 
-from medistill.evidence import Figure
-from medistill.report.curves import learning_curves, utility_bars
+from medistill.evidence import Figure, Row
+from medistill.report.curves import accuracy_bars, learning_curves
+
+
+def bars(*rows: Row, split: str = "test") -> str:
+    return accuracy_bars([row.name for row in rows], rows, [row.name == "distilled" for row in rows], split)
+
 
 EMPTY = {"value": None, "kept": None, "inner_rate": None, "validation": None, "teacher": None, "start_epoch": None}
 
@@ -27,7 +32,7 @@ def test_one_step_is_enough_for_a_curve() -> None:
 
 
 def test_figures_name_no_address_no_date_and_no_color_without_its_variable() -> None:
-    for svg in (learning_curves(made_up.log(), 40), utility_bars(made_up.utility(*made_up.ROWS))):
+    for svg in (learning_curves(made_up.log(), 40), bars(*made_up.ROWS)):
         ElementTree.fromstring(svg)
         assert "http" not in svg
         assert "metadata" not in svg
@@ -36,24 +41,25 @@ def test_figures_name_no_address_no_date_and_no_color_without_its_variable() -> 
 
 def test_a_figure_is_the_same_whenever_it_is_drawn() -> None:
     assert learning_curves(made_up.log(), 40) == learning_curves(made_up.log(), 40)
-    assert utility_bars(made_up.utility(*made_up.ROWS)) == utility_bars(made_up.utility(*made_up.ROWS))
+    assert bars(*made_up.ROWS) == bars(*made_up.ROWS)
 
 
-def test_bars_write_every_row_once() -> None:
-    svg = utility_bars(made_up.utility(*made_up.ROWS))
-    assert ">distilled images<" in svg
-    assert svg.count(">77.0 ± 1.2<") == 1
+def test_bars_write_every_row_and_set_ours_apart() -> None:
+    svg = bars(*made_up.ROWS)
+    assert ">distilled<" in svg
+    assert svg.count(">77.0 ± 1.2<") == 2
     assert ">50.0<" in svg
-    assert ">77.0 ± 1.2<" in utility_bars(made_up.utility(made_up.ROWS[-1]))
+    assert "var(--accent" in svg
+    assert "var(--accent" not in bars(made_up.ROWS[0])
 
 
 def test_bars_escape_names_and_read_no_formula_into_them() -> None:
     odd = made_up.row("<script>$x_$", 0.5, balanced_accuracy=Figure(mean=1, sd=0.1, n=2))
-    svg = utility_bars(made_up.utility(odd, split="$\\frac$ & <b>"))
+    svg = bars(odd, split="$\\frac$ & <b>")
     assert "<script>" not in svg
     assert "&lt;script&gt;$x_$" in svg
     assert "<b>" not in svg
 
 
 def test_bars_of_no_rows_are_an_empty_chart() -> None:
-    ElementTree.fromstring(utility_bars(made_up.utility()))
+    ElementTree.fromstring(bars())

@@ -154,3 +154,8 @@ def test_tags_are_closed_in_the_order_they_were_opened() -> None:
 
     Balance().feed(page())
     assert not opened
+
+
+def test_a_row_that_repeats_another_is_drawn_once() -> None:
+    chart = page()[: page().index("<table")]
+    assert chart.count(">77.0 ± 1.2<") == 1

@@ -71,11 +71,11 @@ def learn_to_transfer(
     arm = Arm("transfer", TrainingSet.of(images, transform), architecture, epochs, "natural")
     job = Training(arm.name, rates[len(rates) // 2], "final", 0)
     bench = Bench(recipe, transform, None, folder, processes)
-    params = train_all(bench, [arm], [job], (f"network on {words}", progress))[job]
-    if params is None:
+    trained = train_all(bench, [arm], [job], (f"network on {words}", progress))[job]
+    if trained is None:
         raise MatchingError(f"{words}: training diverged at rate {job.rate:g}. Lower evaluate.rates.")
     head = network_for(recipe, architecture, images).head_size
-    return Learned(params[:-head], words)
+    return Learned(trained.params[:-head], words)
 
 
 def gratings(size: int, channels: int, seed: int) -> LabelledImages:

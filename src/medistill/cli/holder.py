@@ -294,6 +294,10 @@ def compare(
     methods: Annotated[
         str | None, typer.Option("--methods", help="Some of them, with commas between. [default: all]")
     ] = None,
+    ipc: Annotated[
+        str | None,
+        typer.Option("--ipc", help="Budgets of images a class, with commas between. [default: the recipe's]"),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repetitions of everything.")] = 3,
     natural: Annotated[
         str | None,
@@ -312,20 +316,30 @@ def compare(
 
     Example: medistill compare recipes/cxr4-32-ipc10.toml --set source.path=films.npz --quick --out runs/table
 
-    Example: medistill compare recipes/demo.toml --methods scratch,random,mtt,pruned --seeds 2 --out runs/table
+    Example: medistill compare recipes/demo.toml --methods random,mtt,pruned,full --ipc 1,10 --seeds 2
     """
-    from medistill import study
+    from medistill.comparison import METHODS, Question, quickened
+    from medistill.comparison import compare as fill_table
 
-    chosen = study.METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
-    question = study.Question(chosen, 1 if quick else seeds, final, natural)
+    chosen = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
+    question = Question(chosen, _budgets(ipc), 1 if quick else seeds, final, natural)
     opened = _open(recipe, settings, out)
     if quick:
-        opened = dataclasses.replace(opened, recipe=study.quickened(opened.recipe))
+        opened = dataclasses.replace(opened, recipe=quickened(opened.recipe))
     with console.Bar() as bar:
-        comparison = study.compare(opened, question, bar)
+        comparison = fill_table(opened, question, bar)
     if json:
         return console.print_json(comparison.model_dump(mode="json"))
     seeds_said = ", ".join(map(str, comparison.seeds))
     about = f"on {comparison.judged_images:,} {comparison.split} images, seeds {seeds_said}"
     console.out.print(console.rows_table(comparison.rows, about))
-    console.out.print(f"in {opened.out}: comparison.json, packages/", markup=False)
+    for name in ("comparison.html", "holder.html", "comparison.json", "packages"):
+        console.out.print(str(opened.out / name), markup=False)
+    console.out.print("holder.html shows real images: it is for you alone.")
+
+
+def _budgets(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in (text or "").split(",") if number.strip())
+    except ValueError:
+        raise typer.BadParameter(f"--ipc {text}: expected numbers, for instance 1,10,20.") from None

@@ -109,8 +109,15 @@ def size(count_bytes: int) -> str:
     return f"{value:.1f} GB"
 
 
+def transmission(count_bytes: int, megabits: float) -> str:
+    """How long bytes take on a line of so many megabits a second, in words."""
+    return duration(8 * count_bytes / (1e6 * megabits))
+
+
 def duration(duration_s: float) -> str:
-    """A wall time in the unit that suits it: "12.3 s", "2 min 5 s", "1 h 23 min"."""
+    """A wall time in the unit that suits it: "40 ms", "12.3 s", "2 min 5 s", "1 h 23 min"."""
+    if 0 < duration_s < 0.0995:
+        return f"{max(1, round(1000 * duration_s))} ms"
     if duration_s < 59.95:
         return f"{duration_s:.1f} s"
     minutes, seconds = divmod(round(duration_s), 60)

@@ -4,13 +4,17 @@ import json
 import numpy as np
 import pytest
 
+import medistill.comparison.contenders
 import medistill.metrics
+from medistill.comparison import METHODS, Question, compare, quickened
+from medistill.comparison.contenders import png_bytes
+from medistill.comparison.pages import nearest_of_class
 from medistill.errors import RecipeError
 from medistill.evidence import Comparison
+from medistill.images import LabelledImages
 from medistill.jobs import Silence
 from medistill.package import open_package
 from medistill.pipeline import open_run
-from medistill.study import METHODS, Question, compare, png_bytes, quickened
 from toys import Watch, recipe, write_npz
 
 QUICK = {"pretrain.steps": 4, "pretrain.batch_size": 8, "evaluate.networks": 1, "evaluate.full_epochs": 1}
@@ -33,7 +37,7 @@ def opened(folder, changes=None):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
+    folder = tmp_path_factory.mktemp("comparison")
     return folder, compare(opened(folder), Question(seeds=2), Silence())
 
 
@@ -59,16 +63,14 @@ def test_a_row_covers_the_networks_of_every_seed(whole):
 
 def test_every_row_knows_what_stands_behind_it_and_what_it_costs(whole):
     folder, comparison = whole
-    keys = [(row.name, row.protocol) for row in comparison.rows[1:]]
-    assert [(each.name, each.protocol) for each in comparison.details] == keys
-    assert [(each.name, each.protocol) for each in comparison.costs] == keys
-    sent = {each.name: each.sent_bytes for each in comparison.costs}
-    assert sent["scratch"] < sent["full-natural"]
+    sent = {row.name: row.sent_bytes for row in comparison.rows}
+    assert sent["majority"] == 0 < sent["scratch"] < sent["full-natural"]
     assert sent["mtt"] == pytest.approx(
         np.mean([path.stat().st_size for path in (folder / "out/packages").glob("*-mtt-*")]), abs=1
     )
-    for each in comparison.details:
-        assert np.allclose(np.sum(each.confusion, axis=1), 1, atol=1e-5)
+    for row in comparison.rows:
+        assert np.allclose(np.sum(row.detail.confusion, axis=1), 1, atol=1e-5)
+        assert (row.train_seconds > 0) == (row.name != "majority")
 
 
 def test_every_distilled_set_is_left_as_a_package(whole):
@@ -105,7 +107,7 @@ def test_self_supervision_at_the_budget_sees_the_images_that_scratch_sees(tmp_pa
         seen.update(images)
         return {}
 
-    monkeypatch.setattr(medistill.study, "learn_encoders", note)
+    monkeypatch.setattr(medistill.comparison.contenders, "learn_encoders", note)
     run = opened(tmp_path)
     compare(run, Question(methods=("scratch", "skd"), seeds=1), Silence())
     assert len(seen["budget"]) == 4
@@ -161,3 +163,40 @@ def test_transfer_is_named_after_its_images(tmp_path):
     names = [row.name for row in compare(run, question, Silence()).rows]
     assert names == ["majority", "transfer (films.npz)", "transfer-linear (films.npz)"]
     assert dataclasses.replace(question, methods=("full",)).methods == ("full",)
+
+
+def test_the_nearest_real_image_is_of_the_same_class_and_at_the_least_distance():
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (12, 1, 8, 8), np.uint8)
+    real = LabelledImages(pixels, np.arange(12) % 2, ("a", "b"))
+    images = np.clip(pixels[[5, 6]] / np.float32(255) + draw.normal(0, 0.02, (2, 1, 8, 8)), 0, 1).astype(np.float32)
+    assert nearest_of_class(images, np.array([1, 0]), real).tolist() == [5, 6]
+    assert nearest_of_class(images, np.array([0, 1]), real)[0] % 2 == 0
+
+
+def test_one_page_is_for_others_and_shows_no_real_image(whole):
+    folder, _comparison = whole
+    page, own = ((folder / "out" / name).read_text() for name in ("comparison.html", "holder.html"))
+    assert page.count("data:image/png") == 5
+    assert own.count("data:image/png") == 10
+    assert "shows real patients" in own
+    assert "nearest real" not in page
+    assert "shows real patients" not in page
+    assert str(folder) not in page + own
+
+
+def test_budgets_stand_below_one_another_and_share_what_all_images_taught(tmp_path):
+    run = opened(tmp_path)
+    watch = Watch()
+    comparison = compare(run, Question(methods=("random", "byol", "full"), ipcs=(1, 2), seeds=1), watch)
+    assert [(row.name, row.ipc) for row in comparison.rows if row.name == "random"] == [("random", 1), ("random", 2)]
+    assert [row.ipc for row in comparison.rows if row.protocol == "full"] == [None, None]
+    learned = [(each.protocol, each.images) for each in comparison.pretrained]
+    assert learned == [("budget", 2), ("unlabelled", len(run.splits.train)), ("budget", 4)]
+    assert "labelled images a class" in (run.out / "comparison.html").read_text()
+
+
+def test_an_odd_budget_is_refused():
+    for ipcs in ((0,), (2, 2)):
+        with pytest.raises(RecipeError, match="--ipc"):
+            Question(ipcs=ipcs)

@@ -1,0 +1,233 @@
+"""Who takes part in a comparison: the training sets of every method, and what their networks begin with."""
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from medistill import pipeline
+from medistill.baselines.encoders import PRETEXTS, Encoder, Lesson, learn_encoders
+from medistill.baselines.selection import RULES, select
+from medistill.baselines.transfer import learn_to_transfer
+from medistill.comparison.question import METHODS, OBJECTIVES, Question, with_objective
+from medistill.errors import MatchingError
+from medistill.evaluate import Arm, RandomImages, Training, full_arms, network_for, small_arm, train_all
+from medistill.evidence import Pretrained, Protocol
+from medistill.jobs import Progress
+from medistill.objectives import FOLLOWS_TEACHERS
+from medistill.pipeline import Run
+from medistill.recipe import Architecture, Objective
+from medistill.shapes import Params
+from medistill.synthetic import normalized
+from medistill.train import TrainingSet
+
+_PROTOCOL_OF: dict[str, Protocol] = {"budget": "budget", "all": "unlabelled"}
+_FEATURES_AT_A_TIME = 512
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An arm under the name and protocol of its row, and the bytes that its images take to send."""
+
+    name: str
+    protocol: Protocol
+    arm: Arm
+    sent_bytes: int
+
+
+class Contenders:
+    """Every arm of one seed and one budget, made method by method.
+
+    Args:
+        seeded: the run, with the seed and the budget of its recipe.
+        question: which methods, and what `transfer` learns from.
+        progress: told of everything.
+    """
+
+    def __init__(self, seeded: Run, question: Question, progress: Progress) -> None:
+        self._run, self._recipe, self._question, self._progress = seeded, seeded.recipe, question, progress
+        self._train, self._transform = seeded.splits.train, seeded.transform
+        own = self._recipe.network.architecture
+        self._backbones: tuple[Architecture, ...] = (own, *self._recipe.evaluate.unseen)
+        # One draw for all that learn from the budget's images: pre-trained or not, they differ in nothing else.
+        self._random = RandomImages(self._train, self._transform, self._recipe.distill.ipc)
+        self._budget = self._random.draw(self._recipe.seed_for("compare/budget"))
+        self._budget_bytes = png_bytes(self._budget.pixels.numpy())
+        self._images = {"budget": self._budget.pixels, "all": torch.from_numpy(self._train.pixels)}
+        self._encoders = self._learn_encoders()
+        self.all = [entry for method in METHODS if method in question.methods for entry in self._of(method)]
+
+    @property
+    def pretrained(self) -> list[Pretrained]:
+        """How the encoders of this seed came about."""
+        return [
+            Pretrained(
+                method=lesson.method,
+                architecture=lesson.architecture,
+                protocol=_PROTOCOL_OF[lesson.images],
+                images=len(self._images[lesson.images]),
+                seed=self._recipe.seed,
+                steps=sum(epoch.steps for epoch in encoder.epochs),
+                first_loss=encoder.epochs[0].loss,
+                last_loss=encoder.epochs[-1].loss,
+                spread=encoder.epochs[-1].spread,
+            )
+            for lesson, encoder in self._encoders.items()
+        ]
+
+    def _of(self, method: str) -> list[Contender]:
+        if method in PRETEXTS:
+            return self._self_supervised(method)
+        if method in RULES:
+            return self._selected(method)
+        if method == "scratch":
+            return self._scratch()
+        if method == "transfer":
+            return self._transferred()
+        if method == "random":
+            return self._few("random", self._random, self._budget_bytes)
+        if method == "full":
+            return self._full()
+        return self._distilled(next(objective for objective in OBJECTIVES if objective == method))
+
+    def _few(self, name: str, data: TrainingSet | RandomImages, sent_bytes: int) -> list[Contender]:
+        """A set of few images on every backbone."""
+        return [self._entry(name, "budget", data, backbone, sent_bytes) for backbone in self._backbones]
+
+    def _scratch(self) -> list[Contender]:
+        """The budget's images alone, also on the network that masked autoencoders need."""
+        entries = self._few("scratch", self._budget, self._budget_bytes)
+        if "mae" in self._question.methods and "vit" not in self._backbones:
+            entries.append(self._entry("scratch", "budget", self._budget, "vit", self._budget_bytes))
+        return entries
+
+    def _self_supervised(self, method: str) -> list[Contender]:
+        return [
+            entry
+            for lesson, encoder in self._encoders.items()
+            if lesson.method == method
+            for entry in self._tuned(method, _PROTOCOL_OF[lesson.images], lesson.architecture, encoder.params)
+        ]
+
+    def _tuned(
+        self, method: str, protocol: Protocol, architecture: Architecture, pretrained: Params, note: str = ""
+    ) -> list[Contender]:
+        """Pre-trained parameters, all of them fine-tuned on the budget's images, or the classifier alone."""
+        return [
+            self._entry(
+                f"{method}{linear}{note}",
+                protocol,
+                self._budget,
+                architecture,
+                self._budget_bytes,
+                pretrained,
+                only_head=bool(linear),
+            )
+            for linear in ("", "-linear")
+        ]
+
+    def _transferred(self) -> list[Contender]:
+        entries = []
+        for backbone in self._backbones:
+            learned = learn_to_transfer(
+                self._recipe,
+                backbone,
+                self._question.natural,
+                self._train,
+                self._run.out / "work" / "networks",
+                self._run.processes,
+                self._progress,
+            )
+            entries += self._tuned("transfer", "budget", backbone, learned.params, f" ({learned.images})")
+        return entries
+
+    def _selected(self, method: str) -> list[Contender]:
+        rows = select(RULES[method], self._features(), self._train, self._recipe.distill.ipc)
+        chosen = self._train.take(rows)
+        return self._few(method, TrainingSet.of(chosen, self._transform), png_bytes(chosen.pixels))
+
+    def _features(self) -> NDArray[np.float32]:
+        """Features of all training images, of a network trained on all of them."""
+        bench = pipeline.bench_of(self._run)
+        arm = full_arms(self._recipe, self._train, self._transform)[1]
+        rates = sorted(self._recipe.evaluate.rates)
+        job = Training(arm.name, rates[len(rates) // 2], "selection", 0)
+        trained = train_all(bench, [arm], [job], ("network for features", self._progress))[job]
+        if trained is None:
+            raise MatchingError(f"{arm.name}: training diverged at rate {job.rate:g}. Lower evaluate.rates.")
+        network = network_for(self._recipe, arm.architecture, self._train)
+        with torch.no_grad():
+            parts = torch.split(torch.from_numpy(self._train.pixels), _FEATURES_AT_A_TIME)
+            rows = [network.features(trained.params, normalized(part, self._transform)) for part in parts]
+        return torch.cat(rows).numpy()
+
+    def _distilled(self, objective: Objective) -> list[Contender]:
+        variant = replace(self._run, recipe=with_objective(self._recipe, objective))
+        if objective in FOLLOWS_TEACHERS:
+            pipeline.teach(variant, self._progress)
+        self._progress.say(f"Distilling: {objective}.")
+        distilled = pipeline.distill_images(variant, self._progress)
+        rates = sorted(self._recipe.evaluate.rates)
+        sealed = sealed_as(self._run, objective)
+        pipeline.seal_set(variant, distilled, rates[len(rates) // 2], sealed)
+        return self._few(objective, TrainingSet.of_synthetic(distilled.synthetic), sealed.stat().st_size)
+
+    def _full(self) -> list[Contender]:
+        sent_bytes = png_bytes(self._train.pixels)
+        return [
+            Contender(arm.name, "full", arm, sent_bytes)
+            for arm in full_arms(self._recipe, self._train, self._transform)
+        ]
+
+    def _entry(
+        self,
+        name: str,
+        protocol: Protocol,
+        data: TrainingSet | RandomImages,
+        backbone: Architecture,
+        sent_bytes: int,
+        pretrained: Params | None = None,
+        only_head: bool = False,
+    ) -> Contender:
+        """An arm whose key is its row's name and protocol; another network than everybody's is named in it."""
+        is_own = backbone == self._recipe.network.architecture or name.startswith("mae")
+        plain, bracket, note = name.partition(" (")
+        row_name = name if is_own else f"{plain}-{backbone}{bracket}{note}"
+        arm = small_arm(self._recipe, f"{row_name}@{protocol}", data, None, pretrained, only_head)
+        return Contender(row_name, protocol, replace(arm, architecture=backbone), sent_bytes)
+
+    def _learn_encoders(self) -> dict[Lesson, Encoder]:
+        lessons = [
+            Lesson(method, backbone, name)
+            for method in PRETEXTS
+            if method in self._question.methods
+            for backbone in (("vit",) if method == "mae" else self._backbones)
+            for name in self._images
+        ]
+        if not lessons:
+            return {}
+        folder = self._run.out / "work" / "encoders"
+        return learn_encoders(
+            self._recipe, lessons, self._images, self._transform, folder, self._run.processes, self._progress
+        )
+
+
+def sealed_as(seeded: Run, objective: Objective) -> Path:
+    """Where the package of one objective, budget and seed lies."""
+    recipe = seeded.recipe
+    name = f"{recipe.name}-{objective}-ipc{recipe.distill.ipc}-seed{recipe.seed}.medistill"
+    return seeded.out / "packages" / name
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> int:
+    """What images take as PNG files, the smallest lossless form that everybody opens; pixels are [n, c, h, w]."""
+    total = 0
+    for image in pixels.transpose(0, 2, 3, 1):
+        file = io.BytesIO()
+        Image.fromarray(image.squeeze()).save(file, "PNG", optimize=True)
+        total += file.tell()
+    return total

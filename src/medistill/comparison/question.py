@@ -1,0 +1,66 @@
+"""What is to be compared: methods, budgets, repetitions."""
+
+from dataclasses import dataclass
+
+from medistill.baselines.encoders import PRETEXTS
+from medistill.baselines.selection import RULES
+from medistill.errors import RecipeError
+from medistill.recipe import Objective, Recipe, recipe_from
+
+OBJECTIVES: tuple[Objective, ...] = ("soft-label", "dm", "dsa", "mtt", "pruned")
+METHODS = ("scratch", *PRETEXTS, "transfer", "random", *RULES, *OBJECTIVES, "full")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be compared.
+
+    Attributes:
+        methods: some of `METHODS`.
+        ipcs: images a class, one budget after another; empty for the recipe's alone.
+        seeds: how many repetitions, the recipe's seed first.
+        final: judge on the test split, which is recorded, instead of on validation.
+        natural: a source of images to pre-train on for `transfer`; None lets the project draw some.
+    """
+
+    methods: tuple[str, ...] = METHODS
+    ipcs: tuple[int, ...] = ()
+    seeds: int = 3
+    final: bool = False
+    natural: str | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.methods) - set(METHODS))
+        if unknown or not self.methods:
+            raise RecipeError(f"--methods {','.join(unknown)}: expected some of {', '.join(METHODS)}.")
+        if any(ipc < 1 for ipc in self.ipcs) or len(set(self.ipcs)) < len(self.ipcs):
+            raise RecipeError(f"--ipc {','.join(map(str, self.ipcs))}: expected different numbers of 1 or more.")
+
+
+def with_budget(recipe: Recipe, ipc: int) -> Recipe:
+    """The recipe with another number of images a class."""
+    return recipe_from(recipe.model_dump() | {"distill": recipe.distill.model_dump() | {"ipc": ipc}})
+
+
+def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
+    """The recipe with another objective; labels are learned where the objective is about them, and stay hard where it
+    cannot."""
+    learns = {"soft-label": True, "dm": False, "dsa": False}.get(objective, recipe.distill.learn_labels)
+    changed = recipe.distill.model_dump() | {"objective": objective, "learn_labels": learns}
+    return recipe_from(recipe.model_dump() | {"distill": changed})
+
+
+def quickened(recipe: Recipe) -> Recipe:
+    """The recipe for a table in little time: everybody gets less of what takes it, and only the recipe's network."""
+    settings = recipe.model_dump()
+    most = {
+        ("teachers", "count"): 4,
+        ("distill", "outer_steps"): 100,
+        ("distill", "validate_networks"): 2,
+        ("pretrain", "steps"): 300,
+        ("evaluate", "networks"): 3,
+    }
+    for (section, key), value in most.items():
+        settings[section][key] = min(settings[section][key], value)
+    settings["evaluate"]["unseen"] = ()
+    return recipe_from(settings)
