@@ -1,7 +1,7 @@
 """Figures of a comparison: methods family by family, so that a reader can tell a handful of lines apart."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -28,6 +28,11 @@ _RIGHT = 1.02  # of the width, where labels stand
 def is_distilled(row: Compared) -> bool:
     """Whether a row's images are synthetic."""
     return _method(row) in _DISTILLED
+
+
+def sent(rows: Sequence[Compared]) -> list[Compared]:
+    """The rows whose networks need nothing but what is sent: few images, real or synthetic, or all of them."""
+    return [row for row in rows if _method(row) in (*_REAL, *_DISTILLED) or row.protocol == "full"]
 
 
 def roc_curves(rows: Sequence[Compared]) -> str:
@@ -86,7 +91,7 @@ def growth_curves(rows: Sequence[Compared]) -> str:
             budgets = sorted({row.ipc for row in rows if row.ipc})
             axes.set_xticks(budgets, [str(ipc) for ipc in budgets])
             axes.minorticks_off()
-            _legend(axes)
+            _legend(axes, "best")
         for axes in panels[-1]:
             axes.set_xlabel("labelled images a class")
         for axes in panels[:, 0]:
@@ -98,11 +103,12 @@ def accuracy_for_bytes(rows: Sequence[Compared]) -> str:
     """Draw balanced accuracy over the bytes that had to be sent for it; methods of several budgets are lines.
 
     Args:
-        rows: of any budget; those that need images of the receiver's own are left out.
+        rows: of any budget; those that need more than what is sent are left out.
     """
-    shown = [row for row in rows if _method(row) in (*_REAL, *_DISTILLED) or row.protocol == "full"]
+    from matplotlib.ticker import StrMethodFormatter
+
     lines: dict[str, list[Compared]] = {}
-    for row in shown:
+    for row in sent(rows):
         lines.setdefault(row.name, []).append(row)
     with canvas("accuracy-for-bytes", 9, 5) as figure:
         axes = figure.subplots()
@@ -115,6 +121,7 @@ def accuracy_for_bytes(rows: Sequence[Compared]) -> str:
             percents = [100 * row.balanced_accuracy.mean for row in members]
             axes.plot(kilobytes, percents, color=color, marker="o", markersize=5, linewidth=1)
             ends.append((percents[-1], kilobytes[-1], plain_name(name), color))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axes.margins(x=0.08, y=0.08)
         axes.set_xlabel("bytes sent (kB)")
         axes.set_ylabel("balanced accuracy (%)")
@@ -167,7 +174,7 @@ def _by_family(
             axes.set_ylim(*limits)
             axes.set_xlabel(x_label)
             axes.set_ylabel(y_label)
-            _legend(axes)
+            _legend(axes, "lower right")
         return svg(figure, title)
 
 
@@ -199,6 +206,6 @@ def _label(row: Compared) -> str:
     return plain_name(row.name).partition(" (from")[0]
 
 
-def _legend(axes: "Axes") -> None:
+def _legend(axes: "Axes", place: Literal["best", "lower right"]) -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", frameon=False, fontsize=8)
+        axes.legend(loc=place, frameon=False, fontsize=8)
