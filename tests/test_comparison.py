@@ -3,16 +3,18 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 import medistill.comparison.contenders
 import medistill.metrics
 from medistill.comparison import METHODS, Question, compare, quickened
 from medistill.comparison.contenders import png_bytes
-from medistill.comparison.pages import nearest_of_class
+from medistill.comparison.pages import nearest_of_class, write_pages
 from medistill.errors import RecipeError
 from medistill.evidence import Comparison
 from medistill.images import LabelledImages
 from medistill.jobs import Silence
+from medistill.networks import pretrained
 from medistill.package import open_package
 from medistill.pipeline import open_run
 from toys import Watch, recipe, write_npz
@@ -175,7 +177,8 @@ def test_the_nearest_real_image_is_of_the_same_class_and_at_the_least_distance()
 
 
 def test_one_page_is_for_others_and_shows_no_real_image(whole):
-    folder, _comparison = whole
+    folder, comparison = whole
+    write_pages(opened(folder), comparison)
     page, own = ((folder / "out" / name).read_text() for name in ("comparison.html", "holder.html"))
     assert page.count("data:image/png") == 5
     assert own.count("data:image/png") == 10
@@ -200,3 +203,16 @@ def test_an_odd_budget_is_refused():
     for ipcs in ((0,), (2, 2)):
         with pytest.raises(RecipeError, match="--ipc"):
             Question(ipcs=ipcs)
+
+
+def test_transfer_begins_with_weights_of_timms_where_they_are_given(tmp_path):
+    timm = pretrained._timm()
+    save_file(timm.create_model("resnet10t", pretrained=False).state_dict(), tmp_path / "theirs.safetensors")
+    run = opened(tmp_path)
+    question = Question(("transfer",), seeds=1, weights=str(tmp_path / "theirs.safetensors"), timm="resnet10t")
+    rows = compare(run, question, Silence()).rows[1:]
+    assert [row.name for row in rows] == [
+        "transfer (resnet10t, theirs.safetensors)",
+        "transfer-linear (resnet10t, theirs.safetensors)",
+    ]
+    assert {row.architecture for row in rows} == {"resnet10t (timm)"}

@@ -30,9 +30,9 @@ from medistill.evidence import Labels, Row
 from medistill.files import remove_partials, storage_errors, write_whole
 from medistill.images import Indices, LabelledImages
 from medistill.jobs import Progress, Silence, Tick, run_jobs
-from medistill.networks import FlatNetwork, build
+from medistill.networks import AUTOMATIC, FlatNetwork, Timm, build
 from medistill.package import Transform
-from medistill.recipe import Architecture, Recipe, Sampling
+from medistill.recipe import Architecture, MachineSettings, Recipe, Sampling
 from medistill.shapes import Params
 from medistill.synthetic import SyntheticSet
 from medistill.train import Optimization, TrainingSet, fresh, predict, train
@@ -96,7 +96,7 @@ class Arm:
 
     name: str
     data: TrainingSet | RandomImages
-    architecture: Architecture
+    architecture: Architecture | Timm
     epochs: int
     sampling: Sampling = "natural"
     pretrained: Params | None = None
@@ -126,7 +126,7 @@ def small_arm(
     recipe: Recipe,
     name: str,
     data: TrainingSet | RandomImages,
-    architecture: Architecture | None = None,
+    architecture: Architecture | Timm | None = None,
     pretrained: Params | None = None,
     only_head: bool = False,
 ) -> Arm:
@@ -250,7 +250,7 @@ def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: s
     rows = [
         metrics.row(
             each.arm.name,
-            each.arm.architecture,
+            str(each.arm.architecture),
             split,
             len(each.arm.data),
             each.labels,
@@ -331,7 +331,7 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
     data = arm.data.draw(seed_for("random-images")) if isinstance(arm.data, RandomImages) else arm.data
     data = data.on(recipe.machine.place)
     channels, size = data.pixels.shape[1:3]
-    network = build(recipe.network_as(arm.architecture), channels, size, data.targets.shape[1], recipe.machine)
+    network = network_of(recipe, arm.architecture, channels, size, data.targets.shape[1], recipe.machine)
     state = fresh(network, seed_for("start"), arm.pretrained)
     settings = recipe.evaluate
     how = Optimization(
@@ -414,10 +414,23 @@ def _ceiling(bench: Bench, found: Sequence[Judged], rows: Sequence[Row]) -> list
     return [better.model_copy(update={"name": "full", "same_as": better.name})]
 
 
-def network_for(recipe: Recipe, architecture: Architecture, images: LabelledImages) -> FlatNetwork:
+def network_for(recipe: Recipe, architecture: Architecture | Timm, images: LabelledImages) -> FlatNetwork:
     """The network that judges such images, by automatic differentiation: predictions are all that it is asked for."""
     channels, size = images.pixels.shape[1:3]
-    return build(recipe.network_as(architecture), channels, size, len(images.class_names))
+    return network_of(recipe, architecture, channels, size, len(images.class_names))
+
+
+def network_of(
+    recipe: Recipe,
+    architecture: Architecture | Timm,
+    channels: int,
+    size: int,
+    classes: int,
+    machine: MachineSettings = AUTOMATIC,
+) -> FlatNetwork:
+    """An arm's network; the arguments from `channels` on are those of `networks.build`."""
+    settings = architecture if isinstance(architecture, Timm) else recipe.network_as(architecture)
+    return build(settings, channels, size, classes, machine)
 
 
 def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) -> dict[Training, Path | None]:
@@ -435,7 +448,7 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
             "recipe": bench.recipe.digest("network", "augment"),
             "arithmetic": bench.recipe.machine.arithmetic,
             "optimizer": optimizer,
-            "architecture": arm.architecture,
+            "architecture": str(arm.architecture),
             "epochs": arm.epochs,
             "sampling": arm.sampling,
             "content": content[arm.name],

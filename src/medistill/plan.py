@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from medistill.errors import RecipeError, StorageError
-from medistill.evaluate import standard_arms
+from medistill.evaluate import network_of, standard_arms
 from medistill.files import free_bytes
 from medistill.images import LabelledImages
 from medistill.jobs import Tick, run_jobs
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
-from medistill.networks import FlatNetwork, build
+from medistill.networks import FlatNetwork, Timm
 from medistill.objectives import FOLLOWS_TEACHERS, Point, matched
 from medistill.pipeline import Run
 from medistill.recipe import Architecture, Device, Recipe
@@ -226,7 +226,7 @@ def _evaluation(opened: Run) -> Stage:
     searched = settings.search_networks * len(settings.rates) if len(settings.rates) > 1 else 0
     networks = searched + settings.networks
     seconds, memory, disk = 0.0, 0, 0
-    steps: dict[tuple[Architecture, int], tuple[float, int]] = {}
+    steps: dict[tuple[Architecture | Timm, int], tuple[float, int]] = {}
     for arm in standard_arms(opened.recipe, opened.splits.train, _stand_in(opened)):
         network = _network(opened, arm.architecture)
         batch = min(settings.batch_size, len(arm.data))
@@ -246,11 +246,10 @@ def _together(processes: int, each: int, device: Device) -> int:
     return shared_bytes(device) + (each if processes == 1 else processes * each + own_bytes(device))
 
 
-def _network(opened: Run, architecture: Architecture) -> FlatNetwork:
+def _network(opened: Run, architecture: Architecture | Timm) -> FlatNetwork:
     images = opened.splits.train
     channels, size = images.pixels.shape[1:3]
-    settings = opened.recipe.network_as(architecture)
-    return build(settings, channels, size, len(images.class_names), opened.recipe.machine)
+    return network_of(opened.recipe, architecture, channels, size, len(images.class_names), opened.recipe.machine)
 
 
 def _stand_in(opened: Run) -> SyntheticSet:
@@ -264,7 +263,7 @@ def _stand_in(opened: Run) -> SyntheticSet:
     return SyntheticSet(noise, targets, 1.0, images.class_names, opened.transform)
 
 
-def _training_step(opened: Run, architecture: Architecture, batch_size: int) -> tuple[float, int]:
+def _training_step(opened: Run, architecture: Architecture | Timm, batch_size: int) -> tuple[float, int]:
     """Seconds of one step of ordinary training beside as many others as the run trains at once, and bytes of each."""
     images = opened.splits.train
     few = TrainingSet.of(images.take(np.arange(min(batch_size, len(images)))), opened.transform)
@@ -275,12 +274,14 @@ def _training_step(opened: Run, architecture: Architecture, batch_size: int) -> 
     return statistics.median(seconds for seconds, _ in found), max(memory for _, memory in found)
 
 
-def _train_briefly(number: int, shared: tuple[Recipe, Architecture, TrainingSet], tick: Tick) -> tuple[float, int]:
+def _train_briefly(
+    number: int, shared: tuple[Recipe, Architecture | Timm, TrainingSet], tick: Tick
+) -> tuple[float, int]:
     """One batch an epoch, so that an epoch is a step."""
     recipe, architecture, data = shared
     channels, size = data.pixels.shape[1:3]
     place = recipe.machine.place
-    network = build(recipe.network_as(architecture), channels, size, data.targets.shape[1], recipe.machine)
+    network = network_of(recipe, architecture, channels, size, data.targets.shape[1], recipe.machine)
     how = Optimization(0.01, _STEPS_TIMED + 1, len(data), 0.9, 0.0, False, "natural", recipe.augment)
     steps = train(network, fresh(network, 0), data.on(place), how, lambda purpose: 0)
     return measured(lambda: next(steps), _STEPS_TIMED, place)

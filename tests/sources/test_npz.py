@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medistill.errors import SourceError
 from medistill.sources.npz import read_npz
@@ -18,6 +19,25 @@ def saved(folder: Path, **arrays: object) -> Path:
     path = folder / "films.npz"
     np.savez_compressed(path, **arrays)
     return path
+
+
+def jpeg(shade: int, width: int = 8) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (width, 8), (shade, shade, shade)).save(content, "JPEG")
+    return content.getvalue()
+
+
+def packed(folder: Path, **changes: object) -> Path:
+    """Four JPEG files one after another, the last one a test image; None leaves an array out."""
+    files = [jpeg(shade) for shade in (0, 80, 160, 240)]
+    arrays = {
+        "jpeg": np.frombuffer(b"".join(files), np.uint8),
+        "offsets": np.cumsum([0, *map(len, files)]),
+        "labels": np.array([0, 1, 0, 1], np.uint8),
+        "is_test": np.array([False, False, False, True]),
+        "class_names": np.array(["cat", "ship"]),
+    }
+    return saved(folder, **{key: value for key, value in (arrays | changes).items() if value is not None})
 
 
 def with_header(header: str, data: bytes, folder: Path, compression: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -39,6 +59,43 @@ def test_each_pair_is_a_split_in_fixed_order(tmp_path):
     assert found.parts["train"].images.shape == (4, 1, 8, 8)
     np.testing.assert_array_equal(found.parts["test"].images[:, 0], GREY)
     assert found.parts["test"].labels.tolist() == [0, 1, 0, 1]
+
+
+def test_packed_photographs_are_decoded_split_by_split(tmp_path):
+    found = read_npz(packed(tmp_path))
+    assert (list(found.parts), found.class_names) == (["train", "test"], ("cat", "ship"))
+    train = found.labelled(["train"], None, 1)["train"]
+    assert train.pixels.mean((1, 2, 3)).tolist() == pytest.approx([0, 80, 160], abs=2)
+    assert train.labels.tolist() == [0, 1, 0]
+    assert found.labelled(["test"], None, 3)["test"].pixels.shape == (1, 3, 8, 8)
+    assert list(read_npz(packed(tmp_path, is_test=None)).parts) == ["all"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offsets": None},
+        {"labels": None},
+        {"offsets": np.array([0, 10, 5, 20, 30])},
+        {"offsets": np.array([0, 10, 20, 30, 10**9])},
+        {"offsets": np.array([-5, 10, 20, 30, 40])},
+        {"offsets": np.array([0, 10, 20])},
+        {"is_test": np.array([0, 1, 0, 1])},
+        {"is_test": np.array([True])},
+        {"jpeg": np.zeros((4, 4), np.uint8)},
+        {"labels": np.array([0, 1, 0, -1])},
+        {"labels": np.array([0, 1])},
+    ],
+)
+def test_packed_photographs_that_do_not_fit_together_are_refused(tmp_path, changes):
+    with pytest.raises(SourceError, match=r"films\.npz"):
+        read_npz(packed(tmp_path, **changes))
+
+
+def test_a_packed_photograph_that_is_damaged_is_named_by_its_number(tmp_path):
+    found = read_npz(packed(tmp_path, offsets=np.array([0, 3, 5, 8, 9])))
+    with pytest.raises(SourceError, match="image 0 cannot be decoded"):
+        found.labelled(["train"], None, 1)
 
 
 def test_classes_without_names_are_called_by_their_numbers(tmp_path):

@@ -1,8 +1,8 @@
 """Transfer: a network that has learned to tell other images apart, and then sees the few of the task.
 
-What it learned from decides what it brings, so the row is named after it. Natural images come from any source the user
-names. Without one the project draws gratings, eight kinds by direction and wavelength, so that the row can be tested
-anywhere; they stand for nothing but themselves.
+What it learned from decides what it brings, so the row is named after it. Others' weights come from timm; otherwise a
+network of the house learns natural images from any source the user names. Without either the project draws gratings,
+eight kinds by direction and wavelength, so that the row can be tested anywhere; they stand for nothing but themselves.
 """
 
 import math
@@ -15,6 +15,7 @@ from medistill.errors import MatchingError
 from medistill.evaluate import Arm, Bench, Training, network_for, train_all
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
+from medistill.networks.pretrained import HUB, Timm, learned_params
 from medistill.package import Transform
 from medistill.recipe import Architecture, Recipe
 from medistill.shapes import Params
@@ -76,6 +77,22 @@ def learn_to_transfer(
         raise MatchingError(f"{words}: training diverged at rate {job.rate:g}. Lower evaluate.rates.")
     head = network_for(recipe, architecture, images).head_size
     return Learned(trained.params[:-head], words)
+
+
+def learned_elsewhere(model: Timm, weights: str, like: LabelledImages) -> Learned:
+    """Weights that others learned, from timm's hub or from a file.
+
+    Args:
+        model: one of timm's.
+        weights: a safetensors file as timm writes it, or the word `hub`.
+        like: images of the task, which decide the channels.
+
+    Raises:
+        RecipeError: see `learned_params`.
+        MissingPart: timm is not installed.
+    """
+    origin = "timm's weights" if weights == HUB else Path(weights).name
+    return Learned(learned_params(model, like.pixels.shape[1], weights), f"{model.name}, {origin}")
 
 
 def gratings(size: int, channels: int, seed: int) -> LabelledImages:

@@ -305,6 +305,15 @@ def compare(
             "--natural", help="Labelled images of other things that transfer learns from.", show_default=False
         ),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            help="Weights of timm's that transfer begins with instead: a safetensors file, or hub.",
+            show_default=False,
+        ),
+    ] = None,
+    timm: Annotated[str, typer.Option("--timm", help="The model that --weights are for.")] = "resnet18",
     quick: Annotated[bool, typer.Option("--quick", help="One seed, and less of everything.")] = False,
     final: Annotated[bool, typer.Option("--final", help="Judge on the test split; every reading is recorded.")] = False,
     json: JsonFlag = False,
@@ -322,7 +331,7 @@ def compare(
     from medistill.comparison import compare as fill_table
 
     chosen = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
-    question = Question(chosen, _budgets(ipc), 1 if quick else seeds, final, natural)
+    question = Question(chosen, _budgets(ipc), 1 if quick else seeds, final, natural, weights, timm)
     opened = _open(recipe, settings, out)
     if quick:
         opened = dataclasses.replace(opened, recipe=quickened(opened.recipe))

@@ -12,12 +12,13 @@ from PIL import Image
 from medistill import pipeline
 from medistill.baselines.encoders import PRETEXTS, Encoder, Lesson, learn_encoders
 from medistill.baselines.selection import RULES, select
-from medistill.baselines.transfer import learn_to_transfer
+from medistill.baselines.transfer import learn_to_transfer, learned_elsewhere
 from medistill.comparison.question import METHODS, OBJECTIVES, Question, with_objective
 from medistill.errors import MatchingError
 from medistill.evaluate import Arm, RandomImages, Training, full_arms, network_for, small_arm, train_all
 from medistill.evidence import Pretrained, Protocol
 from medistill.jobs import Progress
+from medistill.networks import Timm
 from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.pipeline import Run
 from medistill.recipe import Architecture, Objective
@@ -114,7 +115,7 @@ class Contenders:
         ]
 
     def _tuned(
-        self, method: str, protocol: Protocol, architecture: Architecture, pretrained: Params, note: str = ""
+        self, method: str, protocol: Protocol, architecture: Architecture | Timm, pretrained: Params, note: str = ""
     ) -> list[Contender]:
         """Pre-trained parameters, all of them fine-tuned on the budget's images, or the classifier alone."""
         return [
@@ -131,12 +132,17 @@ class Contenders:
         ]
 
     def _transferred(self) -> list[Contender]:
+        question = self._question
+        if question.weights is not None:
+            model = Timm(question.timm)
+            elsewhere = learned_elsewhere(model, question.weights, self._train)
+            return self._tuned("transfer", "budget", model, elsewhere.params, f" ({elsewhere.images})")
         entries = []
         for backbone in self._backbones:
             learned = learn_to_transfer(
                 self._recipe,
                 backbone,
-                self._question.natural,
+                question.natural,
                 self._train,
                 self._run.out / "work" / "networks",
                 self._run.processes,
@@ -188,13 +194,13 @@ class Contenders:
         name: str,
         protocol: Protocol,
         data: TrainingSet | RandomImages,
-        backbone: Architecture,
+        backbone: Architecture | Timm,
         sent_bytes: int,
         pretrained: Params | None = None,
         only_head: bool = False,
     ) -> Contender:
         """An arm whose key is its row's name and protocol; another network than everybody's is named in it."""
-        is_own = backbone == self._recipe.network.architecture or name.startswith("mae")
+        is_own = isinstance(backbone, Timm) or backbone == self._recipe.network.architecture or name.startswith("mae")
         plain, bracket, note = name.partition(" (")
         row_name = name if is_own else f"{plain}-{backbone}{bracket}{note}"
         arm = small_arm(self._recipe, f"{row_name}@{protocol}", data, None, pretrained, only_head)

@@ -21,6 +21,8 @@ class Question:
         seeds: how many repetitions, the recipe's seed first.
         final: judge on the test split, which is recorded, instead of on validation.
         natural: a source of images to pre-train on for `transfer`; None lets the project draw some.
+        weights: weights of timm's for `transfer` instead: a safetensors file, or `hub`.
+        timm: the model that those are for.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -28,6 +30,8 @@ class Question:
     seeds: int = 3
     final: bool = False
     natural: str | None = None
+    weights: str | None = None
+    timm: str = "resnet18"
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.methods) - set(METHODS))

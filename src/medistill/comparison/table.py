@@ -106,7 +106,7 @@ def _row(opened: Run, key: _Key, line: _Line, judged: LabelledImages, split: str
     first = line.judged[0]
     row = metrics.row(
         name,
-        first.arm.architecture,
+        str(first.arm.architecture),
         split,
         len(first.arm.data),
         first.labels,

@@ -1,8 +1,10 @@
 """NumPy archives as MedMNIST lays them out: `train_images` beside `train_labels`, and so on for each split.
 
 A bare pair `images` and `labels` is a source without splits. MedMNIST files carry no class names, so classes are called
-by their numbers; an array `class_names`, where there is one, gives names. The file comes from elsewhere: nothing
-pickled is ever loaded, and what an array's header declares is held against its zip entry before memory is set aside.
+by their numbers; an array `class_names`, where there is one, gives names. Large sets of photographs are also packed as
+JPEG files, one after another in an array `jpeg`, with `offsets` where each begins (one more than there are images),
+`labels`, and `is_test` where there is a test split. The file comes from elsewhere: nothing pickled is ever loaded, and
+what an array's header declares is held against its zip entry before memory is set aside.
 
 Source: Yang et al., "MedMNIST v2", Scientific Data 2023, arXiv 2110.14795.
 """
@@ -11,6 +13,8 @@ import math
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from numpy.typing import NDArray
 from medistill.errors import SourceError
 from medistill.images import Indices, Pixels
 from medistill.sources.found import ALL, Found, Part, in_order, split_name
+from medistill.sources.picture import decode
 
 SMALLEST_BOMB_BYTES = 256 * 2**20
 """Arrays below this size are never taken for a bomb, however well they are compressed."""
@@ -28,6 +33,7 @@ SMALLEST_BOMB_BYTES = 256 * 2**20
 LARGEST_RATIO = 200
 """Above this compression a large array is refused; films come to 2 or 3, empty arrays to 1000."""
 
+_PACKED = ("jpeg", "offsets", "labels", "is_test")
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -40,10 +46,25 @@ _UNREADABLE = (
 )
 
 
+@dataclass(frozen=True)
+class Packed:
+    """JPEG files one after another, decoded one at a time as they are asked for."""
+
+    content: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    chosen: Indices
+
+    def __iter__(self) -> Iterator[Pixels]:
+        for index in self.chosen:
+            start, end = self.offsets[index : index + 2]
+            yield decode(self.content[start:end].tobytes(), f"image {index}")
+
+
 def read_npz(path: Path) -> Found:
-    """Read every pair `<split>_images` and `<split>_labels` of an .npz.
+    """Read every pair `<split>_images` and `<split>_labels` of an .npz, or the JPEG files packed in one.
 
     Images are 8-bit, [n, height, width] grey or [n, height, width, 1 or 3]; labels are integers from 0, [n] or [n, 1].
+    Packed files are decoded later, one at a time.
 
     Raises:
         SourceError: the file is damaged, holds pickled objects or a bomb, lacks half a pair, or an array has another
@@ -52,8 +73,9 @@ def read_npz(path: Path) -> Found:
     try:
         with zipfile.ZipFile(path) as archive:
             keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-            pairs = _pairs(path.name, keys)
-            arrays = {key: _load(archive, key, path.name) for pair in pairs.values() for key in pair}
+            pairs = {} if "jpeg" in keys else _pairs(path.name, keys)
+            used = [key for pair in pairs.values() for key in pair] or [key for key in _PACKED if key in keys]
+            arrays = {key: _load(archive, key, path.name) for key in used}
             names = _load(archive, "class_names", path.name) if "class_names" in keys else None
     except _UNREADABLE as error:
         raise SourceError(
@@ -62,7 +84,7 @@ def read_npz(path: Path) -> Found:
     parts = {
         split: Part(*_checked(path.name, images, labels, arrays[images], arrays[labels]))
         for split, (images, labels) in pairs.items()
-    }
+    } or _packed(path.name, arrays)
     return Found(path.name, "npz", parts, _class_names(path.name, parts, names), named=names is not None)
 
 
@@ -85,6 +107,35 @@ def _pairs(file: str, keys: list[str]) -> dict[str, tuple[str, str]]:
             "Save the file with these names."
         )
     return {split: pairs[split] for split in in_order(pairs)}
+
+
+def _packed(file: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Part]:
+    """The splits of JPEG files that are packed in an archive."""
+    missing = [key for key in ("offsets", "labels") if key not in arrays]
+    if missing:
+        raise SourceError(
+            f"{file}: found jpeg but no {' and no '.join(missing)}; expected both. Add the missing array."
+        )
+    content, offsets = arrays["jpeg"], arrays["offsets"].astype(np.int64)
+    labels = _checked_labels(file, "labels", arrays["labels"])
+    is_test = arrays.get("is_test", np.zeros(len(labels), dtype=np.bool_))
+    if (
+        content.dtype != np.uint8
+        or content.ndim != 1
+        or offsets.shape != (len(labels) + 1,)
+        or is_test.shape != labels.shape
+        or is_test.dtype != np.bool_
+        or (np.diff(offsets, prepend=0, append=len(content)) < 0).any()
+    ):
+        raise SourceError(
+            f"{file}: jpeg, offsets, labels and is_test do not fit together; expected the bytes of n files, n + 1 "
+            "rising offsets into them, n labels and n truth values. Pack the files again."
+        )
+    members = {"train" if "is_test" in arrays else ALL: ~is_test, "test": is_test}
+    found = {split: np.flatnonzero(of_split) for split, of_split in members.items()}
+    return {
+        split: Part(Packed(content, offsets, chosen), labels[chosen]) for split, chosen in found.items() if len(chosen)
+    }
 
 
 def _load(archive: zipfile.ZipFile, key: str, file: str) -> NDArray[Any]:
@@ -126,6 +177,17 @@ def _checked(
             f"{file}: {images_key} has shape {shape}; expected [n, height, width], or [n, height, width, 3] for color. "
             "Save the images in that order of axes."
         )
+    labels = _checked_labels(file, labels_key, labels)
+    if len(labels) != len(images):
+        raise SourceError(
+            f"{file}: found {len(images)} images in {images_key} but {len(labels)} labels in {labels_key}; "
+            "expected one label an image. Save both from the same list."
+        )
+    stacked = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
+    return np.ascontiguousarray(stacked), labels
+
+
+def _checked_labels(file: str, labels_key: str, labels: NDArray[Any]) -> Indices:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
@@ -139,13 +201,7 @@ def _checked(
             f"{file}: {labels_key} has type {labels.dtype}{negative}; expected whole numbers from 0. "
             "Number the classes from 0."
         )
-    if len(labels) != len(images):
-        raise SourceError(
-            f"{file}: found {len(images)} images in {images_key} but {len(labels)} labels in {labels_key}; "
-            "expected one label an image. Save both from the same list."
-        )
-    stacked = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
-    return np.ascontiguousarray(stacked), labels.astype(np.int64)
+    return labels.astype(np.int64)
 
 
 def _class_names(file: str, parts: dict[str, Part], names: NDArray[Any] | None) -> tuple[str, ...]:
