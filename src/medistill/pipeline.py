@@ -12,7 +12,7 @@ decide it: two recipes never share a file by accident, and share it where they m
 """
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -91,6 +91,10 @@ class Run:
     def processes(self) -> int:
         """How many independent trainings run at once."""
         return self.recipe.machine.processes or (1 if self.recipe.machine.place == "cuda" else available_cores())
+
+    def with_recipe(self, recipe: Recipe) -> "Run":
+        """The same images and place with other settings than those that decide how images are read."""
+        return replace(self, recipe=recipe)
 
     def _key(self, digest: str) -> str:
         made_by = f"medistill {__version__} torch {torch.__version__} {digest}"

@@ -67,8 +67,8 @@ class Plan:
 
 def plan(opened: Run) -> Plan:
     """Predict time, memory and disk of every stage by taking a few of its steps; takes seconds."""
-    teachers = (_teachers(opened),) if opened.recipe.distill.objective in FOLLOWS_TEACHERS else ()
-    return Plan((*teachers, _distillation(opened), _evaluation(opened)))
+    teachers = (teaching(opened),) if opened.recipe.distill.objective in FOLLOWS_TEACHERS else ()
+    return Plan((*teachers, distillation(opened), _evaluation(opened)))
 
 
 def fitted(opened: Run, budget: int) -> tuple[Run, Plan]:
@@ -80,7 +80,7 @@ def fitted(opened: Run, budget: int) -> tuple[Run, Plan]:
     Raises:
         RecipeError: even one image at a time needs more.
     """
-    for stage in (_teachers, _evaluation):
+    for stage in (teaching, _evaluation):
         while (cost := stage(opened)).memory_bytes > budget:
             fewer = min(opened.processes - 1, opened.processes * budget // cost.memory_bytes)
             if fewer < 1:
@@ -88,7 +88,7 @@ def fitted(opened: Run, budget: int) -> tuple[Run, Plan]:
             opened = _changed(opened, "machine", processes=fewer)
     asked_mb = opened.recipe.machine.keep_mb
     opened = _changed(opened, "machine", keep_mb=0)
-    while (cost := _distillation(opened)).memory_bytes > budget:
+    while (cost := distillation(opened)).memory_bytes > budget:
         at_a_time = _images_at_a_time(opened.recipe, opened.splits.train)
         if at_a_time == 1:
             raise _does_not_fit(cost, budget)
@@ -130,19 +130,20 @@ def refuse_without_room(opened: Run, predicted: Plan) -> None:
         )
 
 
-def _teachers(opened: Run) -> Stage:
+def teaching(opened: Run) -> Stage:
+    """The teachers, several side by side."""
     recipe, buffer = opened.recipe, opened.buffer
     network = _network(opened, recipe.network.architecture)
-    seconds, memory = _training_step(opened, recipe.network.architecture, recipe.teachers.batch_size)
+    seconds, memory = training_step(opened, recipe.network.architecture, recipe.teachers.batch_size)
     steps = math.ceil(len(opened.splits.train) / recipe.teachers.batch_size) * buffer.last_epoch * buffer.teachers
     processes = min(opened.processes, buffer.teachers)
     later_bytes = 4 if recipe.teachers.storage == "full" else 2
     per_teacher = network.size * (4 + later_bytes * buffer.last_epoch)
-    held = _together(processes, memory, recipe.machine.place)
+    held = held_together(processes, memory, recipe.machine.place)
     return Stage("teachers", steps * seconds / processes, held, per_teacher * buffer.teachers)
 
 
-def _distillation(opened: Run) -> Stage:
+def distillation(opened: Run) -> Stage:
     """Outer steps with every core on one student, then the networks of the selections side by side."""
     recipe, settings = opened.recipe, opened.recipe.distill
     network = _network(opened, recipe.network.architecture)
@@ -154,7 +155,7 @@ def _distillation(opened: Run) -> Stage:
     outer = settings.outer_steps * outer_seconds
     at_once = min(opened.processes, settings.validate_networks)
     selections = 1 + math.ceil(settings.outer_steps / settings.validate_every)
-    training_seconds, training_memory = _training_step(opened, recipe.network.architecture, len(synthetic))
+    training_seconds, training_memory = training_step(opened, recipe.network.architecture, len(synthetic))
     rounds = selections * math.ceil(settings.validate_networks / at_once)
     selecting = rounds * recipe.evaluate.steps * training_seconds
     held = shared_bytes(recipe.machine.place) + memory + (at_once * training_memory if at_once > 1 else 0)
@@ -232,17 +233,20 @@ def _evaluation(opened: Run) -> Stage:
         batch = min(settings.batch_size, len(arm.data))
         key = (arm.architecture, batch)
         if key not in steps:
-            steps[key] = _training_step(opened, arm.architecture, batch)
+            steps[key] = training_step(opened, arm.architecture, batch)
         seconds += networks * arm.epochs * math.ceil(len(arm.data) / settings.batch_size) * steps[key][0]
         memory = max(memory, steps[key][1])
         disk += networks * 4 * network.size
     return Stage(
-        "evaluate", seconds / opened.processes, _together(opened.processes, memory, opened.recipe.machine.place), disk
+        "evaluate",
+        seconds / opened.processes,
+        held_together(opened.processes, memory, opened.recipe.machine.place),
+        disk,
     )
 
 
-def _together(processes: int, each: int, device: Device) -> int:
-    """What several workers hold beside this process, shared memory counted once; one works in this process itself."""
+def held_together(processes: int, each: int, device: Device) -> int:
+    """Bytes that several workers hold beside this process, shared memory counted once; one works in this process."""
     return shared_bytes(device) + (each if processes == 1 else processes * each + own_bytes(device))
 
 
@@ -263,7 +267,7 @@ def _stand_in(opened: Run) -> SyntheticSet:
     return SyntheticSet(noise, targets, 1.0, images.class_names, opened.transform)
 
 
-def _training_step(opened: Run, architecture: Architecture | Timm, batch_size: int) -> tuple[float, int]:
+def training_step(opened: Run, architecture: Architecture | Timm, batch_size: int) -> tuple[float, int]:
     """Seconds of one step of ordinary training beside as many others as the run trains at once, and bytes of each."""
     images = opened.splits.train
     few = TrainingSet.of(images.take(np.arange(min(batch_size, len(images)))), opened.transform)

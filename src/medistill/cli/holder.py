@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from medistill.cli import console
 from medistill.cli.console import JsonFlag
@@ -46,12 +47,12 @@ def inspect(
     console.out.print(f"classes: {names}\nsizes: {sizes}\nchannels: {channels}", markup=False)
     console.out.print(f"patients or groups: {found.groups if found.groups is not None else 'unknown'}")
     table = Table(title="images", title_justify="left")
-    table.add_column("split")
-    for name in (*found.class_names, "all"):
-        table.add_column(name, justify="right")
-    for split, counts in found.counts.items():
-        figures = [counts.get(name, 0) for name in found.class_names]
-        table.add_row(split, *(f"{figure:,}" for figure in (*figures, sum(figures))))
+    table.add_column("class")  # a line each: a source may have many, a few splits at most
+    for split in found.counts:
+        table.add_column(split, justify="right")
+    for name in found.class_names:
+        table.add_row(Text(name), *(f"{counts.get(name, 0):,}" for counts in found.counts.values()))
+    table.add_row("all", *(f"{sum(counts.values()):,}" for counts in found.counts.values()))
     console.out.print(table)
     for warning in found.warnings:
         console.out.print(f"warning: {warning}", markup=False)
@@ -80,8 +81,8 @@ def run(
     budget = None if memory is None else _bytes(memory)
     opened = _open(recipe, settings, out)
     from medistill import pipeline
-    from medistill.plan import fitted, plan, refuse_without_room
-    from medistill.report.words import duration, size
+    from medistill.plan import fitted, plan
+    from medistill.report.words import size
 
     if budget is None:
         predicted = plan(opened)
@@ -91,11 +92,7 @@ def run(
         _say_what_changed(asked, opened, size(budget))
     if dry_run:
         return _show_plan(predicted, json)
-    refuse_without_room(opened, predicted)
-    console.err.print(
-        f"Predicted: {duration(predicted.seconds)}, {size(predicted.memory_bytes)} of memory, "
-        f"{size(predicted.disk_bytes)} of disk (less where an earlier run finished parts)."
-    )
+    _say_what_it_takes(opened, predicted)
     with console.Bar() as bar:
         products = pipeline.run(opened, bar, final)
     _show_products(products, json)
@@ -272,6 +269,17 @@ def _show_plan(predicted: "Plan", json: bool) -> None:
     console.out.print(table)
 
 
+def _say_what_it_takes(opened: "Run", predicted: "Plan") -> None:
+    from medistill.plan import refuse_without_room
+    from medistill.report.words import duration, size
+
+    refuse_without_room(opened, predicted)
+    console.err.print(
+        f"Predicted: {duration(predicted.seconds)}, {size(predicted.memory_bytes)} of memory, "
+        f"{size(predicted.disk_bytes)} of disk (less where an earlier run finished parts)."
+    )
+
+
 def _show_products(products: "Products", json: bool) -> None:
     from medistill.evidence import Utility
     from medistill.files import read_json
@@ -315,6 +323,7 @@ def compare(
     ] = None,
     timm: Annotated[str, typer.Option("--timm", help="The model that --weights are for.")] = "resnet18",
     quick: Annotated[bool, typer.Option("--quick", help="One seed, and less of everything.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only predict time, memory and disk.")] = False,
     final: Annotated[bool, typer.Option("--final", help="Judge on the test split; every reading is recorded.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -327,14 +336,18 @@ def compare(
 
     Example: medistill compare recipes/demo.toml --methods random,mtt,pruned,full --ipc 1,10 --seeds 2
     """
-    from medistill.comparison import METHODS, Question, quickened
+    from medistill.comparison import METHODS, Question, forecast, quickened
     from medistill.comparison import compare as fill_table
 
     chosen = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
     question = Question(chosen, _budgets(ipc), 1 if quick else seeds, final, natural, weights, timm)
     opened = _open(recipe, settings, out)
     if quick:
-        opened = dataclasses.replace(opened, recipe=quickened(opened.recipe))
+        opened = opened.with_recipe(quickened(opened.recipe))
+    predicted = forecast(opened, question)
+    if dry_run:
+        return _show_plan(predicted, json)
+    _say_what_it_takes(opened, predicted)
     with console.Bar() as bar:
         comparison = fill_table(opened, question, bar)
     if json:

@@ -6,7 +6,8 @@ else, whatever they are: real ones, chosen or random, or synthetic ones; self-su
 label. Everything is repeated for several seeds: distillation, choice of images, pre-training and networks.
 """
 
+from medistill.comparison.forecast import forecast
 from medistill.comparison.question import METHODS, Question, quickened
 from medistill.comparison.table import compare
 
-__all__ = ["METHODS", "Question", "compare", "quickened"]
+__all__ = ["METHODS", "Question", "compare", "forecast", "quickened"]

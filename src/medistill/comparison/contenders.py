@@ -172,7 +172,7 @@ class Contenders:
         return torch.cat(rows).numpy()
 
     def _distilled(self, objective: Objective) -> list[Contender]:
-        variant = replace(self._run, recipe=with_objective(self._recipe, objective))
+        variant = self._run.with_recipe(with_objective(self._recipe, objective))
         if objective in FOLLOWS_TEACHERS:
             pipeline.teach(variant, self._progress)
         self._progress.say(f"Distilling: {objective}.")

@@ -3,8 +3,6 @@
 The second never leaves the holder: it shows, under each synthetic image, the training image that comes nearest.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +29,7 @@ def write_pages(opened: Run, comparison: Comparison) -> None:
         StorageError: the disk refused.
     """
     recipe = with_budget(opened.recipe, max(comparison.ipcs)).model_copy(update={"seed": comparison.seeds[0]})
-    shown = replace(opened, recipe=recipe)
+    shown = opened.with_recipe(recipe)
     asked = {row.name for row in comparison.rows}
     packages = {name: open_package(sealed_as(shown, name)) for name in OBJECTIVES if name in asked}
     sheets: dict[str, bytes] = {name: _sheet(name, package) for name, package in packages.items()}

@@ -6,7 +6,7 @@ method, budget or seed more, continues.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +52,10 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
     pretrained: dict[Pretrained, None] = {}  # an encoder of all images serves every budget
     comparison, begun = None, time.monotonic()
     for number, seed in enumerate(seeds):
-        seeded = replace(opened, recipe=opened.recipe.model_copy(update={"seed": seed}))
+        seeded = opened.with_recipe(opened.recipe.model_copy(update={"seed": seed}))
         for ipc in ipcs:
             progress.say(f"Seed {number + 1} of {len(seeds)}, {ipc} images a class.")
-            budgeted = replace(seeded, recipe=with_budget(seeded.recipe, ipc))
+            budgeted = seeded.with_recipe(with_budget(seeded.recipe, ipc))
             contenders = Contenders(budgeted, question, progress)
             found = judge_arms(pipeline.bench_of(budgeted), [each.arm for each in contenders.all], judged, progress)
             for each, said in zip(contenders.all, found, strict=True):
