@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 import medistill.comparison.contenders
 import medistill.metrics
-from medistill.comparison import METHODS, Question, compare, quickened
+from medistill.comparison import METHODS, Question, compare, forecast, quickened
 from medistill.comparison.contenders import png_bytes
 from medistill.comparison.pages import nearest_of_class, write_pages
 from medistill.errors import RecipeError
@@ -216,3 +216,21 @@ def test_transfer_begins_with_weights_of_timms_where_they_are_given(tmp_path):
         "transfer-linear (resnet10t, theirs.safetensors)",
     ]
     assert {row.architecture for row in rows} == {"resnet10t (timm)"}
+
+
+def test_a_forecast_counts_what_a_comparison_will_train(tmp_path):
+    run = opened(tmp_path)
+    one = forecast(run, Question(("random", "mtt", "byol", "mae", "full"), seeds=1))
+    names = [stage.name for stage in one.stages]
+    assert names == [
+        "teachers",
+        "mtt, 2 a class",
+        "byol pre-training",
+        "mae pre-training",
+        "networks, 2 a class",
+        "networks, all images",
+    ]
+    assert all(stage.seconds > 0 and stage.memory_bytes > 0 for stage in one.stages)
+    few = [stage.name for stage in forecast(run, Question(("random",), (1, 2), seeds=2)).stages]
+    assert few == ["networks, 1 a class", "networks, 2 a class"]
+    assert not (run.out / "work").exists()

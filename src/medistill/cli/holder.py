@@ -355,7 +355,7 @@ def compare(
     seeds_said = ", ".join(map(str, comparison.seeds))
     about = f"on {comparison.judged_images:,} {comparison.split} images, seeds {seeds_said}"
     console.out.print(console.rows_table(comparison.rows, about))
-    for name in ("comparison.html", "holder.html", "comparison.json", "packages"):
+    for name in ("comparison.html", "comparison.md", "comparison.json", "packages", "holder.html"):
         console.out.print(str(opened.out / name), markup=False)
     console.out.print("holder.html shows real images: it is for you alone.")
 

@@ -1,6 +1,6 @@
-"""The pages of a comparison: comparison.html for others, holder.html with real images beside the synthetic ones.
+"""The pages of a comparison: comparison.html and comparison.md for others, holder.html for the holder of the images.
 
-The second never leaves the holder: it shows, under each synthetic image, the training image that comes nearest.
+The last never leaves the holder: it shows, under each synthetic image, the training image that comes nearest.
 """
 
 import numpy as np
@@ -15,11 +15,12 @@ from medistill.package import Package, open_package
 from medistill.package.tensors import Images
 from medistill.pipeline import Run
 from medistill.report.comparison import render_comparison
+from medistill.report.markdown import comparison_table
 from medistill.report.sheet import contact_sheet
 
 
 def write_pages(opened: Run, comparison: Comparison) -> None:
-    """Write both pages, with the images of the largest budget and the first seed.
+    """Write the pages, with the images of the largest budget and the first seed.
 
     Args:
         opened: the run whose comparison it is, with packages where its objectives left them.
@@ -40,6 +41,7 @@ def write_pages(opened: Run, comparison: Comparison) -> None:
     for name, real in (("comparison.html", {}), ("holder.html", nearest)):
         page = render_comparison(comparison, sheets, real, may_show_patients, opened.recipe.to_toml())
         write_whole(opened.out / name, page.encode())
+    write_whole(opened.out / "comparison.md", comparison_table(comparison).encode())
 
 
 def _sheet(name: str, package: Package) -> bytes:

@@ -1,0 +1,21 @@
+import made_up
+
+from medistill.report.markdown import comparison_table
+
+
+def test_every_row_is_a_line_of_the_table() -> None:
+    about, empty, head, rule, *rows = comparison_table(made_up.comparison(*made_up.COMPARED)).splitlines()
+    assert about == "a table: 400 test images, mean ± sd of 5 networks over seeds 0, 1."
+    assert not empty
+    assert {line.count("|") for line in (head, rule, *rows)} == {11}
+    assert len(rows) == len(made_up.COMPARED)
+    assert rows[3] == (
+        "| BYOL, fine-tuned | all, unlabelled | 40 | 72.0 ± 1.2 | 72.0 ± 1.2 | 69.0 to 75.0 "
+        "| 72.0 ± 1.2 | 72.0 ± 1.2 | 40.0 kB | 3.2 s |"
+    )
+
+
+def test_names_bring_no_markup() -> None:
+    text = comparison_table(made_up.comparison(made_up.compared("<b>|*x*", 0.5), title="[a](b)"))
+    assert "&#60;b&#62;&#124;&#42;x&#42;" in text
+    assert "[a]" not in text
