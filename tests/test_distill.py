@@ -465,3 +465,43 @@ def test_color_films_and_three_classes_are_distilled_too(tmp_path):
     found = distill(toy, Splits(train, validation, validation), transform, teachers, None, 1, Silence())
     assert found.synthetic.images.shape == (6, 3, 8, 8)
     assert found.synthetic.targets.argmax(1).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+EASY = {"distill.similarity": "easy", "distill.easy_error": 1e-4, "distill.easy_growth": 2.0}
+
+
+def test_the_easy_mask_only_grows_and_survives_an_interruption(tmp_path, buffer, every_step_is_stored):
+    toy = recipe(EASY | {"distill.outer_steps": 6, "distill.easy_growth_every": 1, "distill.image_rate": 0.2})
+    whole = distilled(toy, buffer, tmp_path / "whole")
+    kept = [outcome.kept for outcome in whole.log[1:]]
+    assert kept == sorted(kept)
+    assert kept[0] < kept[-1]
+    with pytest.raises(PowerCut):
+        distilled(toy, buffer, tmp_path / "cut", Watch(power_fails_after=3))
+    assert same(distilled(toy, buffer, tmp_path / "cut"), whole)
+
+
+def test_the_shape_of_the_trajectory_adds_to_what_is_matched(buffer):
+    plain, shaped, twice = (
+        distilled(recipe({"distill.angle_weight": weight}), buffer).log[1].value for weight in (0.0, 1.0, 2.0)
+    )
+    assert 0 < shaped - plain < 1
+    assert twice - plain == pytest.approx(2 * (shaped - plain), rel=1e-3)
+
+
+def test_an_early_window_starts_no_student_late(buffer):
+    late = {"distill.min_start_epoch": 1, "distill.outer_steps": 6}
+    assert {outcome.start_epoch for outcome in distilled(recipe(late), buffer).log[1:]} == {1}
+    early = {"distill.window_steps": 100, "distill.first_max_start_epoch": 0, "distill.outer_steps": 6}
+    assert {outcome.start_epoch for outcome in distilled(recipe(early), buffer).log[1:]} == {0}
+
+
+def test_labels_may_begin_at_what_teachers_that_are_right_say(buffer):
+    toy = recipe({"distill.learn_labels": True, "distill.label_start": "teachers", "distill.outer_steps": 0})
+    start = distilled(toy, buffer).synthetic
+    network = build(toy.network, 1, 8, 2)
+    said = [network(buffer.snapshot(teacher, buffer.last_epoch), start.images) for teacher in range(buffer.teachers)]
+    for index, label in enumerate([0, 0, 1, 1]):
+        right = [logits[index] for logits in said if logits[index].argmax() == label]
+        expected = torch.stack(right).mean(0).softmax(0) if right else torch.tensor([0.95, 0.05][:: 1 - 2 * label])
+        torch.testing.assert_close(start.targets[index], expected.detach(), rtol=1e-5, atol=1e-6)

@@ -14,7 +14,7 @@ from medistill.jobs import Silence
 from medistill.matching.distribution import mean_distance
 from medistill.matching.gradient import slope_distance
 from medistill.networks import build
-from medistill.objectives import Matched, Point, matched
+from medistill.objectives import Matched, Point, last_start_epoch, matched
 from medistill.recipe import AugmentSettings
 from medistill.train import TrainingSet
 from toys import NO_AUGMENT, TRANSFORM, films, recipe, splits
@@ -144,3 +144,27 @@ def test_gradient_matching_begins_where_training_on_the_set_leads():
         raise AssertionError(rounds)
 
     assert loss_after(1) < 0.9 * loss_after(0)
+
+
+def test_the_window_of_start_epochs_grows_in_a_straight_line_to_its_end():
+    window = {"distill.max_start_epoch": 9, "distill.first_max_start_epoch": 3, "distill.window_steps": 6}
+    settings = recipe({"teachers.epochs": 12} | window).distill
+    assert [last_start_epoch(settings, number) for number in range(1, 9)] == [4, 5, 6, 7, 8, 9, 9, 9]
+    assert last_start_epoch(recipe({"teachers.epochs": 12, "distill.max_start_epoch": 9}).distill, 1) == 9
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distill.min_start_epoch": 2, "distill.max_start_epoch": 1},
+        {"distill.window_steps": 5, "distill.first_max_start_epoch": 2},
+        {"distill.angle_weight": 1.0, "distill.student_steps": 1},
+        {"distill.angle_weight": 1.0, "distill.expert_epochs": 1},
+        {"distill.label_start": "teachers", "distill.objective": "dm"},
+        {"teachers.logit_adjustment": 1.0, "teachers.sampling": "balanced"},
+        {"teachers.surrogate_gap": 1.0},
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(changes):
+    with pytest.raises(RecipeError):
+        recipe(changes)

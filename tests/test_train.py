@@ -58,10 +58,20 @@ def softmax_student(
     average = params
     weights, bias = params[: x.shape[1] * y.shape[1]].reshape(y.shape[1], -1), params[x.shape[1] * y.shape[1] :]
     velocity = np.zeros_like(params)
-    for step in range(optimization.epochs):
-        scores = np.exp(x @ weights.T + bias)
+    prior = optimization.logit_adjustment * np.log(y.mean(0))
+
+    def slope_at(weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        scores = np.exp(x @ weights.T + bias + prior)
         wrong = scores / scores.sum(1, keepdims=True) - y
-        slope = np.concatenate([(wrong.T @ x / len(x)).ravel(), wrong.mean(0)])
+        return np.concatenate([(wrong.T @ x / len(x)).ravel(), wrong.mean(0)])
+
+    for step in range(optimization.epochs):
+        slope = slope_at(weights, bias)
+        if optimization.sharpness_radius > 0:
+            uphill = optimization.sharpness_radius * slope / np.linalg.norm(slope)
+            sharp = slope_at(weights + uphill[: weights.size].reshape(weights.shape), bias + uphill[weights.size :])
+            across = slope - (slope @ sharp) / (sharp @ sharp) * sharp
+            slope = sharp - optimization.surrogate_gap * across
         velocity = optimization.momentum * velocity + slope + optimization.weight_decay * params
         fall = (1 + math.cos(math.pi * step / optimization.epochs)) / 2 if optimization.cosine else 1
         params = params - optimization.rate * fall * velocity
@@ -73,12 +83,21 @@ def softmax_student(
 
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("average", [0.0, 0.15])
-def test_a_softmax_student_learns_what_one_written_in_numpy_learns(cosine, soft, average):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"average": 0.15},
+        {"logit_adjustment": 1.5},
+        {"sharpness_radius": 0.2},
+        {"sharpness_radius": 0.2, "surrogate_gap": 0.7, "logit_adjustment": 1.0},
+    ],
+)
+def test_a_softmax_student_learns_what_one_written_in_numpy_learns(cosine, soft, changes):
     draw = np.random.default_rng(0)
     x, y = draw.standard_normal((7, 1, 2, 3)), np.eye(3)[[0, 1, 2, 2, 1, 0, 0]]
     y = 0.8 * y + 0.2 / 3 if soft else y
-    settings = how(epochs=3, batch_size=7, rate=0.3, cosine=cosine, augment=NO_AUGMENTATION, average=average)
+    settings = how(epochs=3, batch_size=7, rate=0.3, cosine=cosine, augment=NO_AUGMENTATION, **changes)
     start = torch.from_numpy(draw.standard_normal(3 * 6 + 3))
     data = TrainingSet(torch.from_numpy(x), torch.from_numpy(y), TRANSFORM)
     ours = train(FlatNetwork(Linear(6, 3)), State(0, start, torch.zeros_like(start), start), data, settings, SEED_FOR)

@@ -25,6 +25,7 @@ from medistill.files import remove_partials, storage_errors, write_whole
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress
 from medistill.matching.adjoint import Gradient
+from medistill.networks import build
 from medistill.objectives import Point, matched
 from medistill.package import Transform
 from medistill.recipe import DistillSettings, Recipe
@@ -99,6 +100,8 @@ def distill(
         remove_partials(folder)
     if checkpoint is not None and checkpoint.exists():
         learned.restore(checkpoint)
+    elif settings.learn_labels and settings.label_start == "teachers":
+        learned.logits = teachers_logits(recipe, learned.start, buffer)
     real = TrainingSet.of(splits.train, transform)
     progress.begin("distill", settings.outer_steps, learned.step)
     if not learned.log:
@@ -142,7 +145,7 @@ def finished(recipe: Recipe, splits: Splits, transform: Transform, folder: Path)
 class _Learned:
     """Everything that outer steps change, with its way to disk and back."""
 
-    _TENSORS = ("images", "logits", "log_rate", "average", "chosen_images", "chosen_targets")
+    _TENSORS = ("images", "logits", "log_rate", "average", "admitted", "chosen_images", "chosen_targets")
     _NUMBERS = ("step", "skipped", "chosen_rate", "chosen_step", "chosen_score")
 
     def __init__(self, settings: DistillSettings, start: SyntheticSet) -> None:
@@ -151,6 +154,7 @@ class _Learned:
         self.logits = trusting_logits(start.targets)
         self.log_rate = torch.tensor(math.log(start.inner_rate))
         self.average = start.images.clone()
+        self.admitted = torch.empty(0)  # until an objective says which parameters it has admitted
         self.chosen_images, self.chosen_targets = start.images.clone(), start.targets.clone()
         self.chosen_rate, self.chosen_step, self.chosen_score = start.inner_rate, 0, -math.inf
         self.step, self.skipped = 0, 0
@@ -247,15 +251,35 @@ def _start(recipe: Recipe, real: LabelledImages, transform: Transform) -> Synthe
     return starting_set(recipe.distill, real, transform, recipe.seed_for("distill/start"))
 
 
+def teachers_logits(recipe: Recipe, start: SyntheticSet, buffer: Buffer) -> Tensor:
+    """Where learned labels begin: the mean logits of the finished teachers that put an image into its class; those of
+    `trusting_logits` where none does.
+
+    Source: Guo et al., ICLR 2024 (arXiv 2310.05773), "soft label initialization".
+    """
+    channels, size = start.images.shape[1:3]
+    network = build(recipe.network, channels, size, len(start.class_names))
+    finished_teachers = (buffer.snapshot(teacher, buffer.last_epoch) for teacher in range(buffer.teachers))
+    with torch.no_grad():
+        said = torch.stack([network(params, start.images) for params in finished_teachers])
+    is_right = (said.argmax(2) == start.targets.argmax(1)).float()[:, :, None]
+    mean = (is_right * said).sum(0) / is_right.sum(0).clamp(min=1)
+    return torch.where(is_right.any(0), mean, trusting_logits(start.targets))
+
+
 def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Learned) -> Outcome:
     """Move along the objective's gradient; a step whose numbers are not finite changes nothing but the count."""
     learned.step += 1
-    found = matched(recipe, Point(learned.step, learned.images, learned.targets, learned.log_rate), real, buffer)
+    admitted = learned.admitted if len(learned.admitted) else None
+    point = Point(learned.step, learned.images, learned.targets, learned.log_rate, admitted)
+    found = matched(recipe, point, real, buffer)
     gradient = Gradient(*(getattr(found.gradient, field.name).cpu() for field in fields(Gradient)))
     parts = (gradient.value, gradient.images, gradient.targets, gradient.log_rate)
     is_finite = all(bool(torch.isfinite(part).all()) for part in parts)
     if is_finite:
         learned.move(gradient)
+        if found.admitted is not None:
+            learned.admitted = found.admitted.cpu()
     value = float(gradient.value) if is_finite else None
     return Outcome(learned.step, found.teacher, found.start_epoch, value, found.kept, learned.inner_rate)
 

@@ -11,7 +11,7 @@ Source of `soft-label`: Sucholutsky and Schonlau, IJCNN 2021 (arXiv 1910.02551);
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,13 +22,14 @@ from torch import Tensor
 from medistill.augment import augment, draw_augmentation
 from medistill.buffer import Buffer
 from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
+from medistill.matching.angle import angle_distance
 from medistill.matching.distribution import mean_distance
 from medistill.matching.gradient import slope_distance
-from medistill.matching.pruning import kept_parameters
+from medistill.matching.pruning import easy_parameters, kept_parameters
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build, cross_entropy
-from medistill.recipe import Recipe
-from medistill.shapes import Images, Params, Scalar, Targets
+from medistill.recipe import DistillSettings, Recipe
+from medistill.shapes import Images, Mask, Params, Scalar, Targets
 from medistill.train import TrainingSet
 
 FOLLOWS_TEACHERS = frozenset({"mtt", "pruned"})
@@ -36,12 +37,16 @@ FOLLOWS_TEACHERS = frozenset({"mtt", "pruned"})
 
 @dataclass(frozen=True)
 class Matched:
-    """An objective's gradient, and what was matched: whose trajectory from which epoch on, how much of it was kept."""
+    """An objective's gradient, and what was matched: whose trajectory from which epoch on, how much of it was kept.
+
+    `admitted` is the mask of `easy_parameters` after this step, where it is matched by.
+    """
 
     gradient: Gradient
     teacher: int | None = None
     start_epoch: int | None = None
     kept: float | None = None
+    admitted: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,20 @@ class Point:
         images: the synthetic images, normalized.
         targets: a probability of every class for each.
         log_rate: natural logarithm of the inner rate.
+        admitted: which parameters earlier steps admitted (see `easy_parameters`); None in the first step.
     """
 
     number: int
     images: Images
     targets: Targets
     log_rate: Scalar
+    admitted: Mask | None = None
 
     def on(self, device: str) -> "Point":
         """The same in a device's memory."""
-        return Point(self.number, *(each.to(device) for each in (self.images, self.targets, self.log_rate)))
+        admitted = None if self.admitted is None else self.admitted.to(device)
+        images, targets, log_rate = (each.to(device) for each in (self.images, self.targets, self.log_rate))
+        return Point(self.number, images, targets, log_rate, admitted)
 
 
 def matched(recipe: Recipe, point: Point, real: TrainingSet, buffer: Buffer) -> Matched:
@@ -89,23 +98,51 @@ def _follow_teacher(recipe: Recipe, point: Point, buffer: Buffer) -> Matched:
     """Match one stretch of one teacher's trajectory."""
     settings, place = recipe.distill, recipe.machine.place
     draw = np.random.default_rng(recipe.seed_for(f"distill/step/{point.number}"))
-    teacher, start_epoch = int(draw.integers(buffer.teachers)), int(draw.integers(settings.max_start_epoch + 1))
-    start = buffer.snapshot(teacher, start_epoch).to(place)
-    target = buffer.snapshot(teacher, start_epoch + settings.expert_epochs).to(place)
-    kept_fractions: list[float] = []
+    teacher = int(draw.integers(buffer.teachers))
+    start_epoch = int(draw.integers(settings.min_start_epoch, last_start_epoch(settings, point.number) + 1))
+    epochs = (start_epoch, start_epoch + settings.expert_epochs // 2, start_epoch + settings.expert_epochs)
+    start, midway, target = (buffer.snapshot(teacher, epoch).to(place) for epoch in epochs)
+    masks: list[Mask] = []
 
-    def distance(end: Tensor) -> Tensor:
+    def distance(*seen: Tensor) -> Tensor:
+        end = seen[-1]
         if not bool(torch.isfinite(end).all()):
-            return end.sum()
-        if settings.objective == "mtt":
-            kept_fractions.append(1.0)
-            return trajectory_distance(end, start, target)
-        kept = kept_parameters(end, start, target, settings.threshold, settings.similarity)
-        kept_fractions.append(float(kept.mean()))
-        return trajectory_distance(end, start, target, kept)
+            return sum((params.sum() for params in seen), torch.zeros(()))
+        masks.append(_kept(recipe, point, end, start, target))
+        value = trajectory_distance(end, start, target, masks[0] if settings.objective == "pruned" else None)
+        if settings.angle_weight > 0:
+            value = value + settings.angle_weight * angle_distance((start, seen[0], end), (start, midway, target))
+        return value
 
-    gradient = _through_training(recipe, point, start, distance)
-    return Matched(gradient, teacher, start_epoch, kept_fractions[0] if kept_fractions else None)
+    stops = (settings.student_steps // 2,) if settings.angle_weight > 0 else ()
+    gradient = _through_training(recipe, point, start, distance, stops)
+    kept = float(masks[0].mean()) if masks else None
+    admitted = masks[0] if masks and settings.similarity == "easy" else None
+    return Matched(gradient, teacher, start_epoch, kept, admitted)
+
+
+def last_start_epoch(settings: DistillSettings, number: int) -> int:
+    """The latest epoch that a student may start at in outer step `number`, from 1.
+
+    Source: Guo et al., ICLR 2024 (arXiv 2310.05773), "sequential generation": easy stretches first.
+    """
+    if number >= settings.window_steps:
+        return settings.max_start_epoch
+    first = settings.first_max_start_epoch
+    return first + (settings.max_start_epoch - first) * number // settings.window_steps
+
+
+def _kept(recipe: Recipe, point: Point, end: Params, start: Params, target: Params) -> Mask:
+    """Which parameters count in this step."""
+    settings = recipe.distill
+    if settings.objective == "mtt":
+        return torch.ones_like(end.detach())
+    if settings.similarity == "easy":
+        error = settings.easy_error * settings.easy_growth ** (point.number // settings.easy_growth_every)
+        admitted = torch.zeros_like(end.detach()) if point.admitted is None else point.admitted
+        return easy_parameters(end, target, admitted, error)
+    seed = recipe.seed_for(f"distill/step/{point.number}/mask")
+    return kept_parameters(end, start, target, settings.threshold, settings.similarity, seed)
 
 
 def _learn_from_scratch(recipe: Recipe, point: Point, real: TrainingSet) -> Matched:
@@ -121,8 +158,10 @@ def _learn_from_scratch(recipe: Recipe, point: Point, real: TrainingSet) -> Matc
     return Matched(_through_training(recipe, point, _fresh(recipe, point, network), loss))
 
 
-def _through_training(recipe: Recipe, point: Point, start: Params, objective: Callable[[Tensor], Tensor]) -> Gradient:
-    """Train a student on the set from `start`, and differentiate what the objective says of its end."""
+def _through_training(
+    recipe: Recipe, point: Point, start: Params, objective: Callable[..., Tensor], stops: Sequence[int] = ()
+) -> Gradient:
+    """Train a student on the set from `start`, and differentiate what the objective says of its way."""
     return trajectory_gradient(
         _network(recipe, point),
         start,
@@ -133,6 +172,7 @@ def _through_training(recipe: Recipe, point: Point, start: Params, objective: Ca
         objective,
         recipe.distill.micro_batch,
         recipe.machine.keep_mb * 2**20,
+        stops,
     )
 
 

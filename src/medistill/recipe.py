@@ -19,7 +19,7 @@ from medistill.errors import RecipeError
 
 Sampling = Literal["natural", "balanced"]
 Start = Literal["noise", "class-noise", "class-mean", "real"]
-Similarity = Literal["unsigned", "signed", "displacement"]
+Similarity = Literal["unsigned", "signed", "displacement", "shuffled", "easy"]
 Architecture = Literal["convnet", "resnet18", "vit"]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
@@ -73,6 +73,9 @@ class TeacherSettings(Section):
 
     `average` records the exponential average of a teacher's parameters, with this decay a step, in place of the
     parameters: the noise of its batches, which no student can follow, then mostly leaves the trajectory.
+    `logit_adjustment` adds so many times the logarithm of each class's share to the logits while a teacher learns: an
+    imbalanced set then teaches balanced answers, and every image is seen equally often. `sharpness_radius` and
+    `surrogate_gap` make teachers walk through flat regions (see `medistill.train.Optimization`).
     """
 
     count: int = Field(10, ge=1)
@@ -82,13 +85,29 @@ class TeacherSettings(Section):
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     average: float = Field(0.0, ge=0, lt=1)
+    logit_adjustment: float = Field(0.0, ge=0)
+    sharpness_radius: float = Field(0.0, ge=0)
+    surrogate_gap: float = Field(0.0, ge=0)
     batch_size: int = Field(128, ge=1)
     storage: Literal["differences", "full"] = "differences"
+
+    @model_validator(mode="after")
+    def _balance_once(self) -> Self:
+        if self.logit_adjustment > 0 and self.sampling == "balanced":
+            raise ValueError("logit_adjustment balances what balanced sampling has balanced: set sampling = 'natural'")
+        if self.surrogate_gap > 0 and self.sharpness_radius == 0:
+            raise ValueError("surrogate_gap needs a sharpness_radius above 0, for instance 0.05")
+        return self
 
 
 class DistillSettings(Section):
     """The outer loop, the inner loop and what is matched.
 
+    A student starts at an epoch from `min_start_epoch` to `max_start_epoch`; with `window_steps`, the latter is reached
+    after so many outer steps, in a straight line from `first_max_start_epoch`: easy stretches first. `similarity` says
+    by what `pruned` keeps a parameter; `easy` reads not `threshold` but `easy_error`, which grows by `easy_growth`
+    every `easy_growth_every` outer steps. `angle_weight` adds the shape of the trajectory to what is matched.
+    `label_start` is where learned labels begin: at their class, or at what the teachers that are right say.
     `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
     teacher.
     """
@@ -96,11 +115,18 @@ class DistillSettings(Section):
     ipc: int = Field(10, ge=1)
     student_steps: int = Field(10, ge=1)
     expert_epochs: int = Field(2, ge=1)
+    min_start_epoch: int = Field(0, ge=0)
     max_start_epoch: int = Field(4, ge=0)
+    first_max_start_epoch: int = Field(0, ge=0)
+    window_steps: int = Field(0, ge=0)
     outer_steps: int = Field(300, ge=0)
     objective: Objective = "pruned"
     threshold: float = Field(0.1, ge=0, le=1)
     similarity: Similarity = "unsigned"
+    easy_error: float = Field(1e-10, gt=0)
+    easy_growth: float = Field(1.3, ge=1)
+    easy_growth_every: int = Field(500, ge=1)
+    angle_weight: float = Field(0.0, ge=0)
     start: Start = "class-mean"
     images_per_mean: int = Field(64, ge=8)
     start_noise: float = Field(0.1, ge=0)
@@ -112,6 +138,7 @@ class DistillSettings(Section):
     inner_rate: float = Field(0.02, gt=0)
     log_rate_step: float = Field(0.01, ge=0, le=0.5)
     learn_labels: bool = False
+    label_start: Literal["class", "teachers"] = "class"
     label_rate: float = Field(0.02, gt=0)
     ema: float = Field(0.0, ge=0, lt=1)
     validate_every: int = Field(50, ge=1)
@@ -126,6 +153,20 @@ class DistillSettings(Section):
                 f"objective = {self.objective!r} compares images class by class, so labels stay hard: "
                 "set learn_labels = false, or choose another objective"
             )
+        if self.label_start == "teachers" and self.objective not in ("mtt", "pruned"):
+            raise ValueError(f"objective = {self.objective!r} has no teachers: set label_start = 'class'")
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_are_in_order(self) -> Self:
+        first = self.first_max_start_epoch if self.window_steps else self.max_start_epoch
+        if not self.min_start_epoch <= first <= self.max_start_epoch:
+            raise ValueError(
+                "expected min_start_epoch <= first_max_start_epoch (with window_steps) <= max_start_epoch, found "
+                f"{self.min_start_epoch}, {first}, {self.max_start_epoch}"
+            )
+        if self.angle_weight > 0 and min(self.student_steps, self.expert_epochs) < 2:
+            raise ValueError("angle_weight needs a point on the way: student_steps and expert_epochs of 2 or more")
         return self
 
 

@@ -80,6 +80,9 @@ def _train_teacher(teacher: int, shared: _Shared, tick: Tick) -> None:
         sampling=recipe.teachers.sampling,
         augment=recipe.augment,
         average=recipe.teachers.average,
+        logit_adjustment=recipe.teachers.logit_adjustment,
+        sharpness_radius=recipe.teachers.sharpness_radius,
+        surrogate_gap=recipe.teachers.surrogate_gap,
     )
     data = TrainingSet.of(images, shared.transform).on(recipe.machine.place)
     for state in train(network, done[-1], data, how, lambda purpose: recipe.seed_for(f"teacher/{teacher}/{purpose}")):

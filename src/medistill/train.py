@@ -77,6 +77,11 @@ class Optimization:
     `epochs` passes over the set; with `cosine`, the rate falls from `rate` to 0 along half a cosine. `average` is the
     decay, step by step, of the average of the parameters; 0 averages nothing. With `only_head` all stays as it was but
     the classifier: a linear probe of features.
+
+    `logit_adjustment` adds so many times the logarithm of each class's share of the set to the logits while learning
+    (Menon et al., ICLR 2021, arXiv 2007.07314, equation 10). With `sharpness_radius` the slope is taken that far uphill
+    (Foret et al., ICLR 2021, arXiv 2010.01412), and `surrogate_gap` times the part of the plain slope that is
+    orthogonal to it is taken off (Zhuang et al., ICLR 2022, arXiv 2203.08065): both seek flat regions.
     """
 
     rate: float
@@ -89,6 +94,9 @@ class Optimization:
     augment: AugmentSettings
     average: float = 0.0
     only_head: bool = False
+    logit_adjustment: float = 0.0
+    sharpness_radius: float = 0.0
+    surrogate_gap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,7 @@ def train(
     params, velocity, average = (each.to(device, copy=True) for each in (state.params, state.velocity, state.average))
     batches = math.ceil(len(data) / how.batch_size)
     first_moving = network.size - network.head_size if how.only_head else 0
+    adjustment = _adjustment(data, params, how.logit_adjustment)
     for epoch in range(state.epoch, how.epochs):
         order = _order(data, how.sampling, seed_for(f"epoch/{epoch}/order"))
         for number, indices in enumerate(np.array_split(order, batches)):
@@ -131,7 +140,7 @@ def train(
             rate = how.rate * (0.5 * (1 + math.cos(math.pi * progress)) if how.cosine else 1.0)
             images, targets = data.batch(torch.from_numpy(indices))
             images = augment(images, draw_augmentation(how.augment, len(images), seed_for(f"epoch/{epoch}/{number}")))
-            slope = network.slope(params, images, targets, len(images)).params
+            slope = _slope(network, params + adjustment, images, targets, how)
             velocity.mul_(how.momentum).add_(slope).add_(params, alpha=how.weight_decay)
             params[first_moving:].sub_(velocity[first_moving:], alpha=rate)
             average.lerp_(params, 1 - min(how.average, (1 + step) / (10 + step)))  # the start is soon forgotten
@@ -141,6 +150,26 @@ def train(
                 "rate, a third of it for a start."
             )
         yield State(epoch + 1, params.clone(), velocity.clone(), average.clone())
+
+
+def _slope(network: FlatNetwork, params: Params, images: Images, targets: Targets, how: Optimization) -> Params:
+    """The direction that a step goes against."""
+    slope = network.slope(params, images, targets, len(images)).params
+    if how.sharpness_radius == 0:
+        return slope
+    uphill = params + how.sharpness_radius * slope / slope.norm().clamp(min=1e-12)
+    sharp = network.slope(uphill, images, targets, len(images)).params
+    across = slope - (slope @ sharp / (sharp @ sharp).clamp(min=1e-12)) * sharp
+    return sharp - how.surrogate_gap * across
+
+
+def _adjustment(data: TrainingSet, params: Params, strength: float) -> Params:
+    """What is added to the parameters so that every logit has its class's log share added: a shift of the classifier's
+    biases, which are the last parameters."""
+    shift = torch.zeros_like(params)
+    if strength > 0:
+        shift[-data.targets.shape[1] :] = strength * data.targets.mean(0).clamp(min=1e-12).log()
+    return shift
 
 
 def fresh(network: FlatNetwork, seed: int, pretrained: Params | None = None) -> State:

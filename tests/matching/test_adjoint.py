@@ -38,7 +38,11 @@ class Problem:
         return trajectory_distance(end, self.start, self.target)
 
     def adjoint(
-        self, micro_batch: int | None = None, network: FlatNetwork | None = None, keep_bytes: int = 0
+        self,
+        micro_batch: int | None = None,
+        network: FlatNetwork | None = None,
+        keep_bytes: int = 0,
+        stops: tuple[int, ...] = (),
     ) -> Gradient:
         return trajectory_gradient(
             network or self.network,
@@ -50,17 +54,24 @@ class Problem:
             self.objective,
             micro_batch,
             keep_bytes,
+            stops,
         )
 
     def student(self, images: Tensor, targets: Tensor, log_rate: Tensor) -> Tensor:
-        """The inner loop as one graph: what the adjoint must agree with."""
+        """Where the inner loop, as one graph, ends."""
+        return self.walk(images, targets, log_rate)[-1]
+
+    def walk(self, images: Tensor, targets: Tensor, log_rate: Tensor) -> list[Tensor]:
+        """The inner loop as one graph, the student after every step: what the adjoint must agree with."""
         params = self.start.detach().requires_grad_()
+        path = []
         for step in self.steps:
             logits = self.network(params, augment(images[step.indices], step.draw))
             loss = cross_entropy(logits, targets[step.indices], len(step.indices))
             (slope,) = torch.autograd.grad(loss, params, create_graph=True)
             params = params - log_rate.exp() * slope
-        return params
+            path.append(params)
+        return path
 
     def unrolled(self) -> tuple[Tensor, ...]:
         leaves = [leaf.detach().requires_grad_() for leaf in (self.images, self.targets, self.log_rate)]
@@ -156,3 +167,27 @@ def test_images_outside_every_batch_get_no_gradient() -> None:
     found = problem.adjoint()
     assert found.images[[2, 5]].abs().max() == 0
     assert found.images[[0, 1, 3, 4]].abs().amin(0).max() > 0
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+@pytest.mark.parametrize("stops", [(1,), (2,), (1, 3)])
+def test_an_objective_may_look_at_the_student_on_its_way(stops: tuple[int, ...], micro_batch: int | None) -> None:
+    problem = Problem(steps=4)
+
+    def objective(*seen: Tensor) -> Tensor:
+        assert len(seen) == len(stops) + 1
+        weights = range(1, len(seen) + 1)
+        return sum(
+            weight * (params - problem.target).square().sum() for weight, params in zip(weights, seen, strict=True)
+        )
+
+    problem.objective = objective  # type: ignore[method-assign]
+    found = problem.adjoint(micro_batch, stops=stops)
+    leaves = [leaf.detach().requires_grad_() for leaf in (problem.images, problem.targets, problem.log_rate)]
+    path = problem.walk(*leaves)
+    value = objective(*(path[stop - 1] for stop in stops), path[-1])
+    assert float(found.value) == pytest.approx(float(value.detach()), rel=1e-12)
+    for ours, theirs in zip(
+        (found.images, found.targets, found.log_rate), torch.autograd.grad(value, leaves), strict=True
+    ):
+        assert relative_error(ours, theirs) < 1e-9

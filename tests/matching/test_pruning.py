@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medistill.errors import MatchingError
-from medistill.matching.pruning import kept_parameters
+from medistill.matching.pruning import easy_parameters, kept_parameters
 from medistill.matching.trajectory import trajectory_distance
 
 READINGS = ("unsigned", "signed", "displacement")
@@ -122,3 +122,22 @@ def test_a_mask_carries_no_gradient_and_the_type_of_the_parameters():
     mask = kept_parameters(end.requires_grad_(), start, target, 0.0, "unsigned")
     assert not mask.requires_grad
     assert mask.dtype == torch.float32
+
+
+def test_the_control_keeps_as_many_parameters_as_the_similarity_but_others():
+    walk = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 2000)))
+    real = kept_parameters(*walk, 0.3, "unsigned")
+    shuffled = kept_parameters(*walk, 0.3, "shuffled", seed=1)
+    assert shuffled.sum() == real.sum()
+    assert 0.3 < (shuffled == real).double().mean() < 0.7
+    assert torch.equal(shuffled, kept_parameters(*walk, 0.3, "shuffled", seed=1))
+    assert not torch.equal(shuffled, kept_parameters(*walk, 0.3, "shuffled", seed=2))
+
+
+def test_an_easy_parameter_once_admitted_stays():
+    target = torch.zeros(3)
+    first = easy_parameters(torch.tensor([0.1, 0.5, 2.0]), target, torch.zeros(3), 0.05)
+    assert first.tolist() == [1, 0, 0]
+    assert easy_parameters(torch.tensor([9.0, 0.5, 2.0]), target, first, 0.3).tolist() == [1, 1, 0]
+    with pytest.raises(MatchingError, match=r"Raise distill\.easy_error"):
+        easy_parameters(torch.ones(3), target, torch.zeros(3), 1.0)

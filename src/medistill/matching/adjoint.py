@@ -8,6 +8,8 @@ phi_j = <lam_{j+1}, g_j>, lam held fixed, for j = J-1 .. 0:
     dL/dX_j += -a dphi_j/dX_j      dL/dY_j += -a dphi_j/dY_j      dL/da += -phi_j
     lam_j    = lam_{j+1} - a dphi_j/dth_j
 
+An objective may also look at the student on its way: what it says of th_j is added to lam_j when the walk comes by.
+
 This is the same gradient, not an approximation. Of the J steps only the parameters th_j must be kept; each step's
 activations are computed again, or kept too where there is memory, which saves time. Because instance, group and layer
 norm treat every image alone, phi_j is a sum over micro-batches, and memory can be cut further without changing the
@@ -57,9 +59,10 @@ def trajectory_gradient(
     targets: Targets,
     log_rate: Scalar,
     steps: Sequence[InnerStep],
-    objective: Callable[[Tensor], Tensor],
+    objective: Callable[..., Tensor],
     micro_batch: int | None = None,
     keep_bytes: int = 0,
+    stops: Sequence[int] = (),
 ) -> Gradient:
     """Train a student on synthetic images from `start`, judge it, and differentiate the judgement.
 
@@ -70,10 +73,11 @@ def trajectory_gradient(
         targets: a probability of every class for each.
         log_rate: natural logarithm of the inner rate.
         steps: the batches of the J steps, in order.
-        objective: a differentiable function of the student's last parameters.
+        objective: a differentiable function of the student's parameters after each of `stops`, then of its last ones.
         micro_batch: at most so many images at a time; None takes a whole batch. Changes memory, not the result.
         keep_bytes: how much the steps may keep of their activations, where the network can, instead of computing them
             again: the first steps keep theirs, as many as fit. Changes time and memory, not the result.
+        stops: after how many steps the objective looks at the student before the end: different numbers, 1 to J - 1.
     """
     rate = log_rate.exp()
     path, kept = [start], []
@@ -86,24 +90,27 @@ def trajectory_gradient(
             kept.append(passed.kept if keep_bytes >= 0 else None)
         path.append(path[-1] - rate * slope)
 
-    end = path[-1].detach().requires_grad_()
-    value = objective(end)
-    (cotangent,) = torch.autograd.grad(value, end)
+    seen = [path[stop].detach().requires_grad_() for stop in (*stops, len(steps))]
+    value = objective(*seen)
+    *pulls, cotangent = torch.autograd.grad(value, seen)
+    pull_at = dict(zip(stops, pulls, strict=True))
 
     image_gradient, target_gradient = torch.zeros_like(images), torch.zeros_like(targets)
     rate_gradient = torch.zeros_like(rate)
-    for step, here in zip(reversed(steps), reversed(path[:-1]), strict=True):
+    for number, step in reversed(list(enumerate(steps))):
         curvature = torch.zeros_like(start)
         for part in reversed(_parts(step, images, targets, micro_batch)):
-            found = network.alignment(here, part.seen, part.targets, part.batch_size, cotangent, kept.pop())
+            found = network.alignment(path[number], part.seen, part.targets, part.batch_size, cotangent, kept.pop())
             image_gradient.index_add_(0, part.indices, part.to_images(found.images))
             target_gradient.index_add_(0, part.indices, found.targets)
             rate_gradient += found.value
             curvature += found.params
         cotangent = cotangent - rate * curvature
+        if number in pull_at:
+            cotangent = cotangent + pull_at[number]
     descent = -rate
     return Gradient(
-        value.detach(), descent * image_gradient, descent * target_gradient, descent * rate_gradient, end.detach()
+        value.detach(), descent * image_gradient, descent * target_gradient, descent * rate_gradient, path[-1].detach()
     )
 
 

@@ -7,9 +7,14 @@ say which similarity, so three readings stand here side by side; the first is th
     signed        the same, but 0 where the signs differ
     displacement  the signed ratio of the two steps taken from the common start
 
+Beside them stand a control and a rival. `shuffled` keeps as many parameters as `unsigned` does, but any: what it loses
+against `unsigned` is what the similarity knows. `easy_parameters` lets a parameter in once it has come close, by a
+measure that grows with the outer steps, and never puts it out again.
+
 A mask carries no gradient: it says what counts in this outer step, not what should.
 
-Source: the founding work's method (poster, "parameter pruning"), threshold 0.1; the formulas are our reading.
+Source: the founding work's method (poster, "parameter pruning"), threshold 0.1; the formulas are our reading. The
+rival: Dong et al., MICCAI 2025 (arXiv 2509.24177), "easy-to-complex matching".
 """
 
 from collections.abc import Callable
@@ -22,7 +27,9 @@ from medistill.recipe import Similarity
 from medistill.shapes import Mask, Params
 
 
-def kept_parameters(end: Params, start: Params, target: Params, threshold: float, similarity: Similarity) -> Mask:
+def kept_parameters(
+    end: Params, start: Params, target: Params, threshold: float, similarity: Similarity, seed: int = 0
+) -> Mask:
     """1 for every parameter at least as similar as `threshold`, 0 for every pruned one.
 
     Threshold 0 keeps all of them, which is plain trajectory matching; threshold 1 keeps only equal ones.
@@ -33,18 +40,42 @@ def kept_parameters(end: Params, start: Params, target: Params, threshold: float
         target: where the teacher went.
         threshold: similarity below which (strictly) a parameter is pruned, 0 to 1.
         similarity: which reading; two zeros are alike (similarity 1).
+        seed: of the order into which `shuffled` brings the mask.
 
     Raises:
         MatchingError: nothing is kept.
     """
     with torch.no_grad():
         kept = (_SIMILARITIES[similarity](end, start, target) >= threshold).to(end.dtype)
+        if similarity == "shuffled":
+            kept = kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed)).to(kept.device)]
     if not bool(kept.any()):
         raise MatchingError(
             f"No parameter reaches a similarity of {threshold:g} ({similarity}). Lower distill.threshold; "
             "0 prunes nothing."
         )
     return kept
+
+
+def easy_parameters(end: Params, target: Params, admitted: Mask, threshold: float) -> Mask:
+    """1 for every parameter that was admitted before or whose squared error is now below `threshold`, 0 for the others.
+
+    Args:
+        end: parameters the student reached.
+        target: where the teacher went.
+        admitted: the result of the last outer step; all 0 in the first.
+        threshold: squared difference below which (strictly) a parameter is admitted; it has the unit of one.
+
+    Raises:
+        MatchingError: nothing is admitted yet.
+    """
+    with torch.no_grad():
+        found = torch.maximum(admitted, ((end - target).square() < threshold).to(admitted.dtype))
+    if not bool(found.any()):
+        raise MatchingError(
+            f"No parameter has come within a squared error of {threshold:g} yet. Raise distill.easy_error."
+        )
+    return found
 
 
 def _signed_ratio(a: Tensor, b: Tensor) -> Tensor:
@@ -60,5 +91,6 @@ def _unsigned_ratio(a: Tensor, b: Tensor) -> Tensor:
 _SIMILARITIES: dict[Similarity, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "unsigned": lambda end, start, target: _unsigned_ratio(end, target),
     "signed": lambda end, start, target: _signed_ratio(end, target),
+    "shuffled": lambda end, start, target: _unsigned_ratio(end, target),
     "displacement": lambda end, start, target: _signed_ratio(end - start, target - start),
 }
