@@ -138,11 +138,15 @@ def unrolled_gradient(
     targets: Tensor,
     log_rate: Tensor,
     steps: Sequence[InnerStep],
-    objective: Callable[[Tensor], Tensor],
+    objective: Callable[..., Tensor],
     micro_batch: int | None = None,
     keep_bytes: int = 0,
+    stops: Sequence[int] = (),
+    own_share: bool = False,
 ) -> Gradient:
     """What `trajectory_gradient` computes, by back-propagation through all steps at once."""
+    assert not stops
+    assert not own_share
     leaves = [leaf.detach().requires_grad_() for leaf in (images, targets, log_rate)]
     params, rate = start.detach().requires_grad_(), leaves[2].exp()
     for step in steps:

@@ -22,6 +22,7 @@ from medistill.buffer import Buffer
 from medistill.errors import MatchingError, StorageError
 from medistill.evaluate import Bench, Training, mean_score, synthetic_arm, train_all
 from medistill.files import remove_partials, storage_errors, write_whole
+from medistill.formation import unfold
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress
 from medistill.matching.adjoint import Gradient
@@ -257,23 +258,31 @@ def teachers_logits(recipe: Recipe, start: SyntheticSet, buffer: Buffer) -> Tens
 
     Source: Guo et al., ICLR 2024 (arXiv 2310.05773), "soft label initialization".
     """
-    channels, size = start.images.shape[1:3]
+    films = start.unfolded()
+    channels, size = films.images.shape[1:3]
     network = build(recipe.network, channels, size, len(start.class_names))
     finished_teachers = (buffer.snapshot(teacher, buffer.last_epoch) for teacher in range(buffer.teachers))
     with torch.no_grad():
-        said = torch.stack([network(params, start.images) for params in finished_teachers])
-    is_right = (said.argmax(2) == start.targets.argmax(1)).float()[:, :, None]
+        said = torch.stack([network(params, films.images) for params in finished_teachers])
+    is_right = (said.argmax(2) == films.targets.argmax(1)).float()[:, :, None]
     mean = (is_right * said).sum(0) / is_right.sum(0).clamp(min=1)
-    return torch.where(is_right.any(0), mean, trusting_logits(start.targets))
+    of_films = torch.where(is_right.any(0), mean, trusting_logits(films.targets))
+    return of_films.reshape(len(start), -1, of_films.shape[1]).mean(1)
 
 
 def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Learned) -> Outcome:
     """Move along the objective's gradient; a step whose numbers are not finite changes nothing but the count."""
     learned.step += 1
     admitted = learned.admitted if len(learned.admitted) else None
-    point = Point(learned.step, learned.images, learned.targets, learned.log_rate, admitted)
-    found = matched(recipe, point, real, buffer)
-    gradient = Gradient(*(getattr(found.gradient, field.name).cpu() for field in fields(Gradient)))
+    images, formation = learned.images.detach().requires_grad_(), recipe.distill.formation
+    films, targets = unfold(images, formation), learned.targets.repeat_interleave(formation**2, 0)
+    found = matched(recipe, Point(learned.step, films.detach(), targets, learned.log_rate, admitted), real, buffer)
+    of_films = Gradient(*(getattr(found.gradient, field.name).cpu() for field in fields(Gradient)))
+    gradient = replace(
+        of_films,
+        images=torch.autograd.grad(films, images, of_films.images)[0],
+        targets=of_films.targets.reshape(len(images), -1, targets.shape[1]).sum(1),
+    )
     parts = (gradient.value, gradient.images, gradient.targets, gradient.log_rate)
     is_finite = all(bool(torch.isfinite(part).all()) for part in parts)
     if is_finite:

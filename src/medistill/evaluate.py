@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -164,7 +164,8 @@ def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet)
     arms = [arm for arm in known if arm.name in recipe.evaluate.rows]
     if synthetic.has_soft_labels:
         hard = functional.one_hot(synthetic.targets.argmax(1), len(synthetic.class_names)).float()
-        arms.append(small_arm(recipe, "distilled-hard", TrainingSet(synthetic.images, hard, transform)))
+        certain = TrainingSet.of_synthetic(replace(synthetic, targets=hard))
+        arms.append(small_arm(recipe, "distilled-hard", certain))
     for architecture in recipe.evaluate.unseen:
         arms += [
             small_arm(recipe, "random", random, architecture),

@@ -173,6 +173,7 @@ def _through_training(
         recipe.distill.micro_batch,
         recipe.machine.keep_mb * 2**20,
         stops,
+        recipe.distill.gradient == "tesla",
     )
 
 

@@ -368,6 +368,7 @@ def seal_set(opened: Run, distilled: Distilled, rate: float, path: Path, utility
             schedule=settings.schedule,
             augment=recipe.augment,
             inner_rate_learned=True,
+            formation=synthetic.formation if synthetic.formation > 1 else None,
         ),
         provenance=Provenance(
             method=METHODS[recipe.distill.objective],

@@ -99,7 +99,7 @@ def fitted(opened: Run, budget: int) -> tuple[Run, Plan]:
 
 
 def _images_at_a_time(recipe: Recipe, real: LabelledImages) -> int:
-    images = recipe.distill.ipc * len(real.class_names)
+    images = recipe.distill.ipc * recipe.distill.formation**2 * len(real.class_names)
     return min(each for each in (images, recipe.distill.batch_size, recipe.distill.micro_batch) if each is not None)
 
 
@@ -159,7 +159,8 @@ def distillation(opened: Run) -> Stage:
     rounds = selections * math.ceil(settings.validate_networks / at_once)
     selecting = rounds * recipe.evaluate.steps * training_seconds
     held = shared_bytes(recipe.machine.place) + memory + (at_once * training_memory if at_once > 1 else 0)
-    return Stage("distill", outer + selecting, held, 8 * 4 * synthetic.images.numel())
+    stored_numbers = synthetic.images.numel() // settings.formation**2
+    return Stage("distill", outer + selecting, held, 8 * 4 * stored_numbers)
 
 
 def _outer_step(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe) -> tuple[float, int]:
@@ -257,10 +258,11 @@ def _network(opened: Run, architecture: Architecture | Timm) -> FlatNetwork:
 
 
 def _stand_in(opened: Run) -> SyntheticSet:
-    """Noise of the shape that the synthetic set will have: nothing here depends on what the images show."""
-    images = opened.splits.train
-    count = opened.recipe.distill.ipc * len(images.class_names)
-    targets = torch.eye(len(images.class_names)).repeat_interleave(opened.recipe.distill.ipc, 0)
+    """Noise of the shape that the synthetic films will have: nothing here depends on what the images show."""
+    images, settings = opened.splits.train, opened.recipe.distill
+    films = settings.ipc * settings.formation**2
+    count = films * len(images.class_names)
+    targets = torch.eye(len(images.class_names)).repeat_interleave(films, 0)
     if opened.recipe.distill.learn_labels:
         targets = trusting_logits(targets).softmax(1)
     noise = torch.randn(count, *images.pixels.shape[1:], generator=torch.Generator().manual_seed(0))

@@ -42,7 +42,7 @@ def train_on(
     """
     if not len(judged):
         raise SourceError("Found no image to judge on; expected at least one. Name another split.")
-    training, synthetic = package.manifest.training, SyntheticSet.from_package(package)
+    training, synthetic = package.manifest.training, SyntheticSet.from_package(package).unfolded()
     recipe = Recipe(
         # Other seeds than the maker's, whose networks a receiver would otherwise train again.
         seed=int(package.digest[:8], 16) + seed,

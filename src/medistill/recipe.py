@@ -20,7 +20,7 @@ from medistill.errors import RecipeError
 Sampling = Literal["natural", "balanced"]
 Start = Literal["noise", "class-noise", "class-mean", "real"]
 Similarity = Literal["unsigned", "signed", "displacement", "shuffled", "easy"]
-Architecture = Literal["convnet", "resnet18", "vit"]
+Architecture = Literal["convnet", "resnet18", "vgg11", "vit"]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 Objective = Literal["mtt", "pruned", "soft-label", "dm", "dsa"]
@@ -106,13 +106,16 @@ class DistillSettings(Section):
     A student starts at an epoch from `min_start_epoch` to `max_start_epoch`; with `window_steps`, the latter is reached
     after so many outer steps, in a straight line from `first_max_start_epoch`: easy stretches first. `similarity` says
     by what `pruned` keeps a parameter; `easy` reads not `threshold` but `easy_error`, which grows by `easy_growth`
-    every `easy_growth_every` outer steps. `angle_weight` adds the shape of the trajectory to what is matched.
-    `label_start` is where learned labels begin: at their class, or at what the teachers that are right say.
+    every `easy_growth_every` outer steps. `gradient = "tesla"` is the released approximation of the exact one, for
+    comparison. `angle_weight` adds the shape of the trajectory to what is matched.
+    `label_start` is where learned labels begin: at their class, or at what the teachers that are right say. A
+    `formation` of f puts f x f films of a smaller side into each of the `ipc` images.
     `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
     teacher.
     """
 
     ipc: int = Field(10, ge=1)
+    formation: int = Field(1, ge=1, le=8)
     student_steps: int = Field(10, ge=1)
     expert_epochs: int = Field(2, ge=1)
     min_start_epoch: int = Field(0, ge=0)
@@ -121,6 +124,7 @@ class DistillSettings(Section):
     window_steps: int = Field(0, ge=0)
     outer_steps: int = Field(300, ge=0)
     objective: Objective = "pruned"
+    gradient: Literal["exact", "tesla"] = "exact"
     threshold: float = Field(0.1, ge=0, le=1)
     similarity: Similarity = "unsigned"
     easy_error: float = Field(1e-10, gt=0)

@@ -5,7 +5,7 @@ from there to here. It is applied in `from_package` and nowhere else.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medistill.errors import RecipeError
+from medistill.formation import fold, unfold
 from medistill.images import LabelledImages
 from medistill.package import Package, Transform
 from medistill.recipe import DistillSettings
@@ -33,6 +34,7 @@ class SyntheticSet:
         inner_rate: the student's learning rate.
         class_names: in the order of the columns of `targets`.
         transform: from intensities to normalized values.
+        formation: how many films lie side by side, and below one another, in a stored image; see `unfolded`.
     """
 
     images: Tensor
@@ -40,6 +42,7 @@ class SyntheticSet:
     inner_rate: float
     class_names: tuple[str, ...]
     transform: Transform
+    formation: int = 1
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,6 +54,11 @@ class SyntheticSet:
     def has_soft_labels(self) -> bool:
         """Whether any image is of several classes."""
         return not bool(((self.targets == 0) | (self.targets == 1)).all())
+
+    def unfolded(self) -> "SyntheticSet":
+        """The set that networks learn from: every film an image of its own, with the label of the image it lay in."""
+        targets = self.targets.repeat_interleave(self.formation**2, 0)
+        return replace(self, images=unfold(self.images, self.formation), targets=targets, formation=1)
 
     def intensities(self) -> NDArray[np.float32]:
         """The images as a package stores them: 0 is black, 1 is white, a little beyond either is possible."""
@@ -64,13 +72,11 @@ class SyntheticSet:
     @classmethod
     def from_package(cls, package: Package) -> "SyntheticSet":
         """The set in a verified package, its transform applied once."""
-        transform = package.manifest.transform
-        bare = cls(
-            torch.empty(0), torch.from_numpy(package.targets), package.inner_rate, package.class_names, transform
-        )
+        transform, formation = package.manifest.transform, package.manifest.training.formation or 1
+        targets = torch.from_numpy(package.targets)
+        bare = cls(torch.empty(0), targets, package.inner_rate, package.class_names, transform, formation)
         mean, std = bare._statistics()
-        images = (torch.tensor(package.images) - mean) / std
-        return cls(images, bare.targets, package.inner_rate, package.class_names, transform)
+        return replace(bare, images=(torch.tensor(package.images) - mean) / std)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.transform.mean, self.transform.std))
@@ -88,7 +94,7 @@ def normalized(pixels: Tensor, transform: Transform) -> Images:
 
 
 def starting_set(settings: DistillSettings, real: LabelledImages, transform: Transform, seed: int) -> SyntheticSet:
-    """The set that distillation begins with: `ipc` images a class, classes in order.
+    """The set that distillation begins with: `ipc` images a class, classes in order, each of `formation` squared films.
 
     `noise` is Gaussian, with the mean and spread of the real pixels. `class-noise` is Gaussian with the mean and the
     covariance of all pixels of the class, so it has the class's texture; each of its n films has a weight of about
@@ -103,31 +109,39 @@ def starting_set(settings: DistillSettings, real: LabelledImages, transform: Tra
         seed: of the draws.
 
     Raises:
-        RecipeError: a class has too few images for such a start.
+        RecipeError: a class has too few images for such a start, or images cannot be parted into so many films.
     """
+    height, width = real.pixels.shape[2:]
+    if height % settings.formation or width % settings.formation:
+        raise RecipeError(
+            f"distill.formation = {settings.formation} does not divide images of {width}x{height}. Choose a number "
+            "that divides source.image_size."
+        )
+    count = settings.ipc * settings.formation**2
 
     def films(indices: NDArray[np.int64]) -> Tensor:
         return normalized(torch.from_numpy(real.pixels[indices]), transform)
 
     refuse_small_classes(settings, real)
     draw = np.random.default_rng(seed)
-    noise = torch.from_numpy(draw.standard_normal((len(real.class_names), settings.ipc, *real.pixels.shape[1:])))
+    noise = torch.from_numpy(draw.standard_normal((len(real.class_names), count, *real.pixels.shape[1:])))
     images = noise.float()
     for index in range(len(real.class_names)):
         members = np.flatnonzero(real.labels == index)
         if settings.start == "real":
-            images[index] = films(draw.choice(members, settings.ipc, replace=False))
+            images[index] = films(draw.choice(members, count, replace=False))
         elif settings.start == "class-noise":
-            weights = _noise_weights(settings.ipc, len(members), draw)
+            weights = _noise_weights(count, len(members), draw)
             parts = np.array_split(np.arange(len(members)), math.ceil(len(members) / _FILMS_AT_A_TIME))
             weighted = (torch.einsum("in,nchw->ichw", weights[:, part], films(members[part])) for part in parts)
             images[index] = torch.stack(list(weighted)).sum(0)
         elif settings.start == "class-mean":
-            for number in range(settings.ipc):
+            for number in range(count):
                 chosen = draw.choice(members, min(settings.images_per_mean, len(members)), replace=False)
                 images[index, number] = films(chosen).mean(0) + settings.start_noise * noise[index, number]
     targets = torch.eye(len(real.class_names)).repeat_interleave(settings.ipc, 0)
-    return SyntheticSet(images.flatten(0, 1), targets, settings.inner_rate, real.class_names, transform)
+    folded = fold(images.flatten(0, 1), settings.formation)
+    return SyntheticSet(folded, targets, settings.inner_rate, real.class_names, transform, settings.formation)
 
 
 def _noise_weights(images: int, films: int, draw: np.random.Generator) -> Tensor:
@@ -140,13 +154,15 @@ def _noise_weights(images: int, films: int, draw: np.random.Generator) -> Tensor
 def refuse_small_classes(settings: DistillSettings, real: LabelledImages) -> None:
     """Refuse a recipe that asks more images of a class than there are.
 
-    Every class needs `ipc` images, for the random real ones that the set is judged beside; a class mean needs at least
-    8, and class noise 64, whose weights are then an eighth too: of fewer it would show too much of each.
+    Every class needs `ipc` images, for the random real ones that the set is judged beside, and as many as there are
+    films where those are real ones; a class mean needs at least 8, and class noise 64, whose weights are then an eighth
+    too: of fewer it would show too much of each.
 
     Raises:
         RecipeError: a class has fewer.
     """
-    fewest = max(settings.ipc, _FEWEST_FOR.get(settings.start, 1))
+    films = settings.ipc * (settings.formation**2 if settings.start == "real" else 1)
+    fewest = max(films, _FEWEST_FOR.get(settings.start, 1))
     for name, count in zip(real.class_names, real.counts, strict=True):
         if count < fewest:
             raise RecipeError(

@@ -49,8 +49,9 @@ class TrainingSet:
 
     @classmethod
     def of_synthetic(cls, synthetic: SyntheticSet) -> "TrainingSet":
-        """A synthetic set, whose images are normalized already."""
-        return cls(synthetic.images, synthetic.targets, synthetic.transform)
+        """The films of a synthetic set, which are normalized already."""
+        films = synthetic.unfolded()
+        return cls(films.images, films.targets, films.transform)
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -88,6 +88,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
         *(("convnet", augmented, micro_batch) for augmented in (False, True) for micro_batch in (None, 1, 4)),
         ("resnet18", False, None),
         ("resnet18", True, 4),
+        ("vgg11", True, 4),
         ("vit", True, 4),
     ],
 )
@@ -191,3 +192,31 @@ def test_an_objective_may_look_at_the_student_on_its_way(stops: tuple[int, ...],
         (found.images, found.targets, found.log_rate), torch.autograd.grad(value, leaves), strict=True
     ):
         assert relative_error(ours, theirs) < 1e-9
+
+
+def test_each_steps_own_share_is_the_gradient_with_the_path_held_fixed() -> None:
+    problem = Problem()
+    problem_place = (problem.start, problem.images, problem.targets, problem.log_rate, problem.steps, problem.objective)
+    found = trajectory_gradient(problem.network, *problem_place, own_share=True)
+    images = problem.images.detach().requires_grad_()
+    with torch.no_grad():
+        path = [problem.start]
+    for step in problem.steps:
+        params = path[-1].detach().requires_grad_()
+        loss = cross_entropy(
+            problem.network(params, augment(problem.images[step.indices], step.draw)),
+            problem.targets[step.indices],
+            len(step.indices),
+        )
+        path.append(path[-1] - problem.log_rate.exp() * torch.autograd.grad(loss, params)[0])
+    end = path[-1].detach().requires_grad_()
+    (cotangent,) = torch.autograd.grad(problem.objective(end), end)
+    total = torch.zeros_like(images)
+    for step, here in zip(problem.steps, path[:-1], strict=True):
+        params = here.detach().requires_grad_()
+        logits = problem.network(params, augment(images[step.indices], step.draw))
+        loss = cross_entropy(logits, problem.targets[step.indices], len(step.indices))
+        (slope,) = torch.autograd.grad(loss, params, create_graph=True)
+        total -= problem.log_rate.exp() * torch.autograd.grad(slope @ cotangent, images)[0]
+    assert relative_error(found.images, total) < 1e-9
+    assert relative_error(found.images, problem.adjoint().images) > 1e-3

@@ -63,6 +63,7 @@ def trajectory_gradient(
     micro_batch: int | None = None,
     keep_bytes: int = 0,
     stops: Sequence[int] = (),
+    own_share: bool = False,
 ) -> Gradient:
     """Train a student on synthetic images from `start`, judge it, and differentiate the judgement.
 
@@ -78,6 +79,8 @@ def trajectory_gradient(
         keep_bytes: how much the steps may keep of their activations, where the network can, instead of computing them
             again: the first steps keep theirs, as many as fit. Changes time and memory, not the result.
         stops: after how many steps the objective looks at the student before the end: different numbers, 1 to J - 1.
+        own_share: leave out how a step's parameters move the steps after it, d phi_j / d th_j above: not the gradient,
+            but what Cui et al. released (ICML 2023, arXiv 2211.10586), for comparison.
     """
     rate = log_rate.exp()
     path, kept = [start], []
@@ -105,7 +108,8 @@ def trajectory_gradient(
             target_gradient.index_add_(0, part.indices, found.targets)
             rate_gradient += found.value
             curvature += found.params
-        cotangent = cotangent - rate * curvature
+        if not own_share:
+            cotangent = cotangent - rate * curvature
         if number in pull_at:
             cotangent = cotangent + pull_at[number]
     descent = -rate

@@ -8,6 +8,7 @@ from medistill.networks.flat import Alignment, FlatNetwork, Slope, cross_entropy
 from medistill.networks.kernels import fused
 from medistill.networks.pretrained import Timm, timm_network
 from medistill.networks.resnet import ResNet18
+from medistill.networks.vgg import VGG11
 from medistill.networks.vit import ViT
 from medistill.recipe import MachineSettings, NetworkSettings
 
@@ -45,6 +46,8 @@ def build(
         return FlatNetwork(timm_network(settings, channels, classes))
     if settings.architecture == "resnet18":
         return FlatNetwork(ResNet18(channels, size, classes, settings.width))
+    if settings.architecture == "vgg11":
+        return FlatNetwork(VGG11(channels, size, classes, settings.width))
     if settings.architecture == "vit":
         return FlatNetwork(ViT(channels, size, classes, settings.width, settings.depth))
     layers = convnet(settings, channels, size, classes)

@@ -98,6 +98,7 @@ class Training(Part):
         rate: learning rate with which these settings were judged.
         schedule: how the rate changes over the steps, for instance "constant" or "cosine".
         inner_rate_learned: False where `inner_rate` was merely chosen.
+        formation: where every image holds several films, how many in a row, and how many rows; None for one film.
     """
 
     network: NetworkSettings
@@ -109,6 +110,7 @@ class Training(Part):
     schedule: Literal["constant", "cosine"]
     augment: AugmentSettings
     inner_rate_learned: bool
+    formation: int | None = Field(None, ge=2, le=8)
 
 
 class Provenance(Part):

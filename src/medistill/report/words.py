@@ -34,7 +34,7 @@ _ROWS = {
     "pruned": "pruned trajectory matching",
 }
 _PROTOCOLS = {"budget": "the few", "unlabelled": "all, unlabelled", "full": "all"}
-_ARCHITECTURES = {"convnet": "ConvNet", "resnet18": "ResNet-18", "vit": "ViT", "none": "\N{EN DASH}"}
+_ARCHITECTURES = {"convnet": "ConvNet", "resnet18": "ResNet-18", "vgg11": "VGG-11", "vit": "ViT", "none": "\N{EN DASH}"}
 _CEILINGS = ("full", "full-balanced", "full-natural")
 
 
