@@ -23,8 +23,11 @@ test: setup
 test-all: setup
 	$(BIN)/pytest -n 2 -m ""
 
+# Signed with a key that has no passphrase and stands for nobody.
+demo: export MEDISTILL_PASSPHRASE =
 demo: setup
-	$(BIN)/medistill run recipes/demo.toml --out demo
+	test -e demo/demo-key-of-nobody.key || $(BIN)/medistill keys new demo-key-of-nobody --out demo
+	$(BIN)/medistill run recipes/demo.toml --out demo --key demo/demo-key-of-nobody.key
 
 bench: setup
 	$(BIN)/python -m benchmarks.gradient

@@ -1,5 +1,6 @@
-"""Shape checking is on for the numeric half; hypothesis runs without a clock, torch on one thread."""
+"""Shapes are checked in the numeric half; hypothesis runs without a clock, torch on one thread; nobody is trusted."""
 
+import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -13,3 +14,9 @@ settings.load_profile("medistill")
 torch.set_num_threads(
     1
 )  # tiny networks beside another process on the same cores: more threads only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_trusted_yet(tmp_path_factory, monkeypatch):
+    """Every test has settings of its own."""
+    monkeypatch.setenv("MEDISTILL_HOME", str(tmp_path_factory.mktemp("home")))

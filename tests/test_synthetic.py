@@ -140,7 +140,7 @@ def packed(path, made: SyntheticSet) -> SyntheticSet:
         ),
         provenance=Provenance(method="none", start="noise", leaks_real_images=False, software={}),
     )
-    return SyntheticSet.from_package(open_package(path))
+    return SyntheticSet.from_package(open_package(path, allow_unsigned=True))
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medistill.package import open_package, verify
+    from medistill.package import open_package
 
-__all__ = ["__version__", "open_package", "verify"]
+__all__ = ["__version__", "open_package"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("open_package", "verify"):
-        from medistill import package
+    if name == "open_package":
+        from medistill.package import open_package
 
-        return getattr(package, name)
+        return open_package
     raise AttributeError(f"module 'medistill' has no attribute {name!r}")

@@ -39,3 +39,7 @@ class MissingPart(MedistillError):
 
 class StorageError(MedistillError):
     """A file of a run could not be written or read back: no space, no permission, or damaged on disk."""
+
+
+class KeyFault(MedistillError):
+    """A key, a passphrase or a decision of trust is missing or not what was expected."""

@@ -39,8 +39,10 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path.name}: {reason}. {advice} Nothing that was finished is lost.") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write `content` to `path` so that a reader sees either all of it or the file as it was before.
+
+    `mode` are the permissions of a file that is new, less what the user's umask takes away.
 
     Raises:
         StorageError: the disk is full, read-only, or not ours to write to; the half-written part is removed.
@@ -49,7 +51,7 @@ def write_whole(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
         try:
-            with partial.open("wb") as stream:
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -29,8 +29,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def products(place: Path) -> dict[str, str]:
-    result = medistill("run", place / "toy.toml", "--out", place / "out", "--json")
+def key(place: Path) -> Path:
+    """A secret key without a passphrase; its public half lies beside it."""
+    (place / "passphrase").write_text("\n")
+    result = medistill("keys", "new", "st-marys", "--out", place, "--passphrase-file", place / "passphrase")
+    assert result.exit_code == 0, result.stderr
+    return place / "st-marys.key"
+
+
+@pytest.fixture(scope="module")
+def products(place: Path, key: Path) -> dict[str, str]:
+    signing = ("--key", key, "--passphrase-file", place / "passphrase")
+    result = medistill("run", place / "toy.toml", "--out", place / "out", *signing, "--json")
     assert result.exit_code == 0, result.stderr
     answer: dict[str, str] = json.loads(result.stdout)
     return answer
@@ -138,7 +148,14 @@ def test_any_images_can_be_packed_as_a_control(place: Path, tmp_path: Path) -> N
     path = tmp_path / "control.medistill"
     result = medistill("pack", "--images", f"{place / 'films.npz'}#train", "--out", path, "--json")
     assert json.loads(result.stdout)["images"] == 24
-    assert medistill("verify", path).exit_code == 0
+    refused = medistill("verify", path, "--json")
+    assert refused.exit_code == 1
+    assert json.loads(refused.stdout)["error"] == "PackageError"
+    assert "--allow-unsigned" in refused.stderr
+    allowed = medistill("verify", path, "--allow-unsigned", "--json")
+    answer = json.loads(allowed.stdout)
+    assert (answer["ok"], answer["signed_by"], answer["trusted"]) == (True, None, False)
+    assert medistill("verify", path, "--allow-unsigned", "--require-trusted").exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -190,3 +207,44 @@ def test_compare_refuses_an_unknown_method(place: Path) -> None:
     result = medistill("compare", place / "toy.toml", "--methods", "simclr")
     assert result.exit_code == 1
     assert "--methods simclr: expected some of scratch, byol" in result.stderr
+
+
+def test_a_stranger_is_said_to_be_one_until_their_key_is_trusted(products: dict[str, str], key: Path) -> None:
+    package, public = products["package"], key.with_suffix(".pub")
+    stranger = medistill("verify", package, "--json")
+    answer = json.loads(stranger.stdout)
+    assert (answer["ok"], answer["signed_by"], answer["trusted"]) == (True, "st-marys", False)
+    assert "a key you do not know" in medistill("verify", package).stderr
+    assert medistill("verify", package, "--require-trusted").exit_code == 1
+
+    assert "Trusted as Saint Mary" in medistill("keys", "trust", public, "--name", "Saint Mary").stdout
+    answer = json.loads(medistill("verify", package, "--require-trusted", "--json").stdout)
+    assert (answer["signed_by"], answer["trusted"]) == ("Saint Mary", True)
+    listed = json.loads(medistill("keys", "list", "--json").stdout)
+    assert [(entry["name"], entry["fingerprint"]) for entry in listed] == [("Saint Mary", answer["fingerprint"])]
+    assert answer["fingerprint"] in medistill("keys", "list").stdout.replace("\n", "")
+
+    assert medistill("keys", "revoke", "Saint Mary").exit_code == 0
+    for command in (("verify", package), ("show", package), ("train", package, "--test", "phantom")):
+        refused = medistill(*command)
+        assert refused.exit_code == 1
+        assert "was revoked on" in refused.stderr
+
+
+def test_a_wrong_passphrase_is_told_before_any_work(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "right").write_text("open sesame\n")
+    (tmp_path / "wrong").write_text("open barley\n")
+    assert medistill("keys", "new", "own", "--out", tmp_path, "--passphrase-file", tmp_path / "right").exit_code == 0
+    signing = ("--key", tmp_path / "own.key", "--passphrase-file", tmp_path / "wrong")
+    refused = medistill("run", place / "toy.toml", "--out", tmp_path / "none", *signing)
+    assert refused.exit_code == 1
+    assert "the passphrase is another" in refused.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_package_can_be_signed_later_and_again(products: dict[str, str], place: Path, tmp_path: Path) -> None:
+    package = tmp_path / "again.medistill"
+    package.write_bytes(Path(products["package"]).read_bytes())
+    again = ("--key", place / "st-marys.key", "--name", "Pediatrics", "--passphrase-file", place / "passphrase")
+    assert json.loads(medistill("sign", package, *again, "--json").stdout)["signed_by"] == "Pediatrics"
+    assert json.loads(medistill("verify", package, "--json").stdout)["signed_by"] == "Pediatrics"

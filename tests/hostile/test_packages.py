@@ -39,7 +39,7 @@ def refuse(scratch: Path) -> Refuse:
     def opened(content: bytes, kind: type[PackageError] = PackageError, reason: str = "") -> PackageError:
         scratch.write_bytes(content)
         with pytest.raises(kind) as refusal:
-            open_package(scratch)
+            open_package(scratch, allow_unsigned=True)
         message = str(refusal.value)
         assert message.startswith("sent.medistill: ")
         assert reason in message
@@ -102,7 +102,7 @@ def test_every_byte_counts(scratch: Path) -> None:
         flipped[place] ^= 1 << place % 8
         scratch.write_bytes(flipped)
         with pytest.raises(PackageError):
-            open_package(scratch)
+            open_package(scratch, allow_unsigned=True)
 
 
 def test_a_cut_package_is_refused_wherever_it_ends(refuse: Refuse) -> None:
@@ -140,15 +140,15 @@ def test_an_empty_file_is_no_package(refuse: Refuse) -> None:
 @pytest.mark.parametrize("name", ["absent.medistill", "a\0b", "x" * 5000, "absent/absent.medistill"])
 def test_what_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(PackageError, match=r"cannot be read|no file can have"):
-        open_package(tmp_path / name)
+        open_package(tmp_path / name, allow_unsigned=True)
 
 
 def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="a folder or a device"):
-        open_package(tmp_path)
+        open_package(tmp_path, allow_unsigned=True)
     os.mkfifo(tmp_path / "pipe.medistill")
     with pytest.raises(PackageError, match="a folder or a device"):
-        open_package(tmp_path / "pipe.medistill")
+        open_package(tmp_path / "pipe.medistill", allow_unsigned=True)
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     with path.open("wb") as stream:
         stream.truncate(2**40)
     with pytest.raises(PackageError, match="at most 268,435,456"):
-        open_package(path)
+        open_package(path, allow_unsigned=True)
 
 
 # The archive
@@ -501,4 +501,4 @@ def test_a_manifest_with_anything_in_place_of_a_statement_is_refused_or_opens(
         return
     scratch.write_bytes(resealed(files(), **{key: value}))
     with contextlib.suppress(PackageError):
-        assert json.loads(open_package(scratch).manifest.model_dump_json())[key] == value
+        assert json.loads(open_package(scratch, allow_unsigned=True).manifest.model_dump_json())[key] == value

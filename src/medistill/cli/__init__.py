@@ -5,7 +5,7 @@ Commands import what they need when they run, so `--help`, `verify` and `show` w
 
 import typer
 
-from medistill.cli import holder, receiver
+from medistill.cli import holder, keys, receiver
 
 app = typer.Typer(
     name="medistill",
@@ -22,12 +22,14 @@ for command in (
     holder.distill,
     holder.evaluate,
     holder.pack,
+    holder.sign,
     holder.compare,
     receiver.verify,
     receiver.show,
     receiver.train,
 ):
     app.command()(command)
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

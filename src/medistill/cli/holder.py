@@ -10,9 +10,13 @@ from rich.text import Text
 
 from medistill.cli import console
 from medistill.cli.console import JsonFlag
+from medistill.cli.keys import PassphraseFile, passphrase
 from medistill.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from medistill.package import Package
     from medistill.pipeline import Products, Run
     from medistill.plan import Plan
 
@@ -70,6 +74,10 @@ def run(
     memory: Annotated[
         str | None, typer.Option("--memory", help="Stay within this much, for instance 8GB.", show_default=False)
     ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Sign the package with your NAME.key.", show_default=False)
+    ] = None,
+    passphrase_file: PassphraseFile = None,
     json: JsonFlag = False,
 ) -> None:
     """The whole path, from images to a sealed package; continues where it stopped.
@@ -79,6 +87,7 @@ def run(
     Example: medistill run recipes/cxr4-32-ipc10.toml --set source.path=films.npz --memory 2GB --dry-run
     """
     budget = None if memory is None else _bytes(memory)
+    signs = None if key is None else _signing(key, None, passphrase_file)  # a wrong passphrase is told before the work
     opened = _open(recipe, settings, out)
     from medistill import pipeline
     from medistill.plan import fitted, plan
@@ -95,6 +104,8 @@ def run(
     _say_what_it_takes(opened, predicted)
     with console.Bar() as bar:
         products = pipeline.run(opened, bar, final)
+    if signs is not None:
+        signs(products.package)
     _show_products(products, json)
 
 
@@ -193,6 +204,39 @@ def pack(
     package = seal_images(images, out, image_size, channels, rate)
     answer = {"package": str(out), "images": len(package.images), "digest": package.digest}
     _answer(answer, json, f"{len(package.images)} images sealed, not distilled here: {out}")
+
+
+@console.reported
+def sign(
+    package: Annotated[Path, typer.Argument(help="A .medistill file; it is signed in place.", show_default=False)],
+    key: Annotated[Path, typer.Option("--key", help="Your secret key, NAME.key.", show_default=False)],
+    name: Annotated[str | None, typer.Option("--name", help="Whom it names. [default: the key's file name]")] = None,
+    passphrase_file: PassphraseFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Sign a package, so that a receiver who has your public key knows whose it is.
+
+    Example: medistill sign runs/first/cxr4-32-ipc10.medistill --key keys/st-marys.key
+    """
+    signed = _signing(key, name, passphrase_file)(package)
+    answer = {"package": str(package), "signed_by": name or key.stem, "digest": signed.digest}
+    _answer(answer, json, f"{package.name}: signed by {name or key.stem}.")
+
+
+def _signing(key: Path, name: str | None, passphrase_file: Path | None) -> "Callable[[Path], Package]":
+    """What signs a package with this key; the passphrase is asked for now."""
+    from datetime import date
+
+    from medistill.keys import read_secret
+    from medistill.package import sign_package
+
+    secret = read_secret(key, passphrase(passphrase_file))
+
+    def sign_it(package: Path) -> "Package":
+        with secret:
+            return sign_package(package, name or key.stem, secret, date.today())
+
+    return sign_it
 
 
 def _open(path: Path, settings: list[str] | None, out: Path | None) -> "Run":

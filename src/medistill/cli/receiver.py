@@ -1,7 +1,8 @@
 """The receiver's commands: check a package, look at it, train on it."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,21 +12,30 @@ from medistill.cli.console import JsonFlag
 if TYPE_CHECKING:
     from medistill.package import Package
 
+AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Take a package that nobody signed.")]
+RequireTrusted = Annotated[bool, typer.Option("--require-trusted", help="Refuse a signer whose key you do not trust.")]
 PackageFile = Annotated[Path, typer.Argument(help="A .medistill file.", show_default=False)]
 
 
 @console.reported
-def verify(package: PackageFile, json: JsonFlag = False) -> None:
-    """Check every byte of a package; anything the format does not allow is refused by name. Needs no torch.
+def verify(
+    package: PackageFile,
+    allow_unsigned: AllowUnsigned = False,
+    require_trusted: RequireTrusted = False,
+    json: JsonFlag = False,
+) -> None:
+    """Check every byte of a package and who signed it; anything the format does not allow is refused by name.
 
-    Example: medistill verify phantom.medistill
+    Needs no torch. Exit code 1 where it is refused.
+
+    Example: medistill verify phantom.medistill --require-trusted
     """
-    from medistill.package import verify as verify_package
-
-    opened = verify_package(package)
+    opened, signer = _opened(package, allow_unsigned, require_trusted)
     if json:
-        return console.print_json({"ok": True, "digest": opened.digest, "classes": list(opened.class_names)})
-    console.out.print(f"{package.name}: whole and unchanged since it was sealed. It is not signed.", markup=False)
+        document = {"ok": True, "digest": opened.digest, "classes": list(opened.class_names)}
+        return console.print_json(document | signer.document())
+    console.out.print(f"{package.name}: whole and unchanged since it was sealed.", markup=False)
+    _say_who(signer)
     console.out.print(f"SHA-256 {opened.digest}")
 
 
@@ -33,15 +43,15 @@ def verify(package: PackageFile, json: JsonFlag = False) -> None:
 def show(
     package: PackageFile,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Write a picture of all images to this PNG.")] = None,
+    allow_unsigned: AllowUnsigned = False,
+    require_trusted: RequireTrusted = False,
     json: JsonFlag = False,
 ) -> None:
     """What a package holds, how it was made and what was measured on it. Needs no torch.
 
     Example: medistill show phantom.medistill --sheet phantom.png
     """
-    from medistill.package import open_package
-
-    opened = open_package(package)
+    opened, signer = _opened(package, allow_unsigned, require_trusted)
     if sheet is not None:
         from medistill.files import write_whole
         from medistill.report.sheet import contact_sheet
@@ -52,6 +62,7 @@ def show(
         utility = None if opened.utility is None else opened.utility.model_dump(mode="json")
         manifest = opened.manifest.model_dump(mode="json", exclude_none=True)
         return console.print_json({"manifest": manifest, "inner_rate": opened.inner_rate, "utility": utility})
+    _say_who(signer)
     _print_summary(opened)
 
 
@@ -61,6 +72,8 @@ def train(
     test: Annotated[str, typer.Option("--test", help="Your own labelled images (npz, folder, zip, csv; #split).")],
     networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=1)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,
+    allow_unsigned: AllowUnsigned = False,
+    require_trusted: RequireTrusted = False,
     json: JsonFlag = False,
 ) -> None:
     """Train fresh networks on the package alone and judge them on your own images.
@@ -69,12 +82,13 @@ def train(
     """
     from medistill.errors import PackageError
     from medistill.jobs import available_cores, keep_freed_memory
-    from medistill.package import open_package
     from medistill.receive import train_on
     from medistill.sources import read_part, split_off
 
     keep_freed_memory()
-    opened = open_package(package)
+    opened, signer = _opened(package, allow_unsigned, require_trusted)
+    if not signer.trusted:
+        _say_who(signer)
     form = opened.manifest.images
     if form.height != form.width:
         raise PackageError(f"Its images are {form.height} x {form.width}; networks here train on square ones.")
@@ -89,6 +103,62 @@ def train(
     if json:
         return console.print_json(row.model_dump(mode="json"))
     console.out.print(console.rows_table([row], f"on {len(judged):,} images of your own"))
+
+
+@dataclass(frozen=True)
+class _Signer:
+    """Who signed a package, as far as this receiver knows them."""
+
+    name: str | None
+    fingerprint: str | None
+    signed_on: str | None
+    trusted: bool
+
+    def document(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {
+            "signed_by": self.name,
+            "fingerprint": self.fingerprint,
+            "signed_on": self.signed_on,
+            "trusted": self.trusted,
+        }
+
+
+def _opened(path: Path, allow_unsigned: bool, require_trusted: bool) -> "tuple[Package, _Signer]":
+    """A package that this receiver may go on with, and who signed it."""
+    from medistill.errors import PackageError
+    from medistill.keys import TrustStore, fingerprint
+    from medistill.package import open_package
+
+    store = TrustStore.of_user()
+    trusted_keys = [key.public_key for key in store.entries() if not key.revoked] if require_trusted else None
+    package = open_package(path, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned)
+    signer = package.manifest.signer
+    if signer is None or package.signed_on is None:
+        return package, _Signer(None, None, None, False)
+    known = store.find(signer.public_key)
+    if known is not None and known.revoked:
+        raise PackageError(
+            f"{path.name}: it is signed with a key of {known.name} that was revoked on {known.revoked}. Ask them for "
+            "the package signed with their new key."
+        )
+    day = package.signed_on.isoformat()
+    name = signer.name if known is None else known.name
+    return package, _Signer(name, fingerprint(signer.public_key), day, known is not None)
+
+
+def _say_who(signer: _Signer) -> None:
+    if signer.name is None:
+        console.err.print("WARNING: it is not signed: nobody vouches for it.")
+    elif signer.trusted:
+        console.out.print(f"Signed by {signer.name} on {signer.signed_on}; you trust this key.", markup=False)
+    else:
+        console.err.print(
+            f"WARNING: signed on {signer.signed_on} with a key you do not know. Its maker calls themselves "
+            f"{signer.name}, as anybody can. Compare this fingerprint with them, then: medistill keys trust THEIR.pub\n"
+            f"  {signer.fingerprint}",
+            markup=False,
+        )
 
 
 def _print_summary(package: "Package") -> None:

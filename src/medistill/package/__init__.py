@@ -10,11 +10,12 @@ from medistill.package.manifest import (
     ImageForm,
     Manifest,
     Provenance,
+    Signer,
     Training,
     Transform,
     check_class_names,
 )
-from medistill.package.sealed import SUFFIX, Package, open_package, pack, verify
+from medistill.package.sealed import SUFFIX, Package, open_package, pack, sign_package
 
 __all__ = [
     "PRIVACY",
@@ -24,10 +25,11 @@ __all__ = [
     "Manifest",
     "Package",
     "Provenance",
+    "Signer",
     "Training",
     "Transform",
     "check_class_names",
     "open_package",
     "pack",
-    "verify",
+    "sign_package",
 ]

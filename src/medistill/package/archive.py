@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from medistill.errors import PackageError, Tampered, Unsupported
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.minisig"
 MAX_BYTES = 256 * 2**20
 MAX_ENTRIES = 65_534  # one more would need zip64
 MAX_NAME = 128

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from medistill.errors import PackageError, Tampered, Unsupported
 from medistill.evidence import Labels
 from medistill.files import digest
-from medistill.package.archive import MANIFEST, RESEND
+from medistill.package.archive import MANIFEST, RESEND, SIGNATURE
 from medistill.recipe import AugmentSettings, NetworkSettings, Start
 
 FORMAT: Final = "medistill-package"
@@ -141,6 +141,13 @@ class Provenance(Part):
         return self
 
 
+class Signer(Part):
+    """Who signs the manifest: the name they give themselves, and their public key as minisign writes it."""
+
+    name: Word
+    public_key: str = Field(pattern=r"^RW[A-Za-z0-9+/]{54}$")
+
+
 class FileEntry(Part):
     """One file beside the manifest: its path in the package, its size in bytes, its SHA-256."""
 
@@ -156,6 +163,7 @@ class Manifest(Part):
         package_id: SHA-256 of the canonical JSON of everything else here.
         classes: names in the order of the label indices; match classes of two packages by name, never by index.
         class_prior: each class's share of the holder's training images, or None where the holder keeps it.
+        signer: who signed these statements, or None where nobody did.
     """
 
     format: Literal["medistill-package"] = FORMAT
@@ -168,6 +176,7 @@ class Manifest(Part):
     training: Training
     provenance: Provenance
     class_prior: dict[str, Fraction] | None = None
+    signer: Signer | None = None
     files: tuple[FileEntry, ...]
 
     @model_validator(mode="after")
@@ -201,11 +210,11 @@ class _Classes(Part):
 
 
 def listing(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    """What a manifest's `files` must say about these contents."""
+    """What a manifest's `files` must say about these contents: all but itself and the signature over it."""
     return [
         {"path": path, "bytes": len(files[path]), "sha256": digest(files[path])}
         for path in sorted(files)
-        if path != MANIFEST
+        if path not in (MANIFEST, SIGNATURE)
     ]
 
 

@@ -10,15 +10,17 @@ import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
+import minisign
 import numpy as np
 from numpy.typing import NDArray
 
 from medistill.errors import PackageError, Tampered, Unsupported
 from medistill.evidence import Utility
 from medistill.files import digest, write_whole
-from medistill.package import archive, manifest, previews, tensors
+from medistill.package import archive, manifest, previews, signature, tensors
 from medistill.package.manifest import Manifest, Provenance, Training, Transform
 
 SUFFIX = ".medistill"
@@ -40,6 +42,7 @@ class Package:
         recipe_toml: the resolved recipe, without paths, or None.
         utility: what was measured on the set, or None.
         digest: SHA-256 of the file's bytes.
+        signed_on: the day on which `manifest.signer` signed it, or None where nobody did.
     """
 
     manifest: Manifest
@@ -49,6 +52,7 @@ class Package:
     recipe_toml: str | None = field(repr=False)
     utility: Utility | None = field(repr=False)
     digest: str
+    signed_on: date | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -136,27 +140,71 @@ def pack(
     return package
 
 
-def open_package(path: str | Path) -> Package:
-    """Open a package after checking every byte of it; nothing is extracted to disk and no code in it can run.
+def sign_package(path: str | Path, name: str, key: minisign.SecretKey, day: date) -> Package:
+    """Sign a package in place; who signed it before no longer does.
 
-    Returns numpy arrays, so torch is not needed. A package that opens is whole and says what its maker's medistill
-    wrote; who the maker is, it cannot prove.
+    Args:
+        path: of the package.
+        name: whom the signer calls themselves, 1 to 64 characters.
+        key: their secret key, decrypted; see `medistill.keys`.
+        day: of signing.
 
     Raises:
-        Tampered: a byte differs from the manifest or from the one form a package has.
-        Unsupported: it has a version or a part that this medistill does not know.
-        PackageError: the file is missing, is no package, or states something that is not allowed.
+        PackageError: the package would not open, or the name is not plain text. The file stays as it was.
+        StorageError: the file could not be written.
     """
     path = Path(path)
     try:
-        return _judged(_content(path))
+        files = archive.parse(_content(path))
+        said = manifest.parse(files)
+        public_key = key.get_public_key().to_base64().decode()
+        signer = manifest.validated(manifest.Signer, {"name": name, "public_key": public_key}, "signer")
+        parts = {at: part for at, part in files.items() if at not in (archive.MANIFEST, archive.SIGNATURE)}
+        text = manifest.build(said.model_copy(update={"signer": signer}), parts)
+        signed = {archive.MANIFEST: text, archive.SIGNATURE: signature.build(text, signer, key, day)}
+        content = archive.build(parts | signed)
+        package = _judged(content)
     except PackageError as error:
         raise type(error)(f"{path.name}: {error}") from error
+    write_whole(path, content)
+    return package
 
 
-def verify(path: str | Path) -> Package:
-    """Check a package in full; `open_package` by the name that says why one calls it."""
-    return open_package(path)
+def open_package(
+    path: str | Path, *, trusted_keys: Sequence[str] | None = None, allow_unsigned: bool = False
+) -> Package:
+    """Open a package after checking every byte of it; nothing is extracted to disk and no code in it can run.
+
+    Returns numpy arrays, so torch is not needed. A package that opens is whole and says what its maker's medistill
+    wrote. Whom its signature names is known only as far as their key is: name the keys you trust.
+
+    Args:
+        path: of the package.
+        trusted_keys: public keys as minisign writes them, "RW..."; the package must be signed with one of them. None
+            takes any valid signature.
+        allow_unsigned: open a package that nobody signed; `trusted_keys` still holds.
+
+    Raises:
+        Tampered: a byte differs from the manifest, the signature, or the one form a package has.
+        Unsupported: it has a version or a part that this medistill does not know.
+        PackageError: the file is missing, is no package, is not signed, not with a trusted key, or states something
+            that is not allowed.
+    """
+    path = Path(path)
+    try:
+        package = _judged(_content(path))
+        signer = package.manifest.signer
+        if signer is None and not allow_unsigned:
+            raise PackageError(
+                "it is not signed, so nobody vouches for it. Ask its maker to sign it (medistill sign), or allow "
+                "unsigned packages for this call (--allow-unsigned, allow_unsigned=True)."
+            )
+        if trusted_keys is not None and (signer is None or signer.public_key not in trusted_keys):
+            by = "nobody" if signer is None else f"{signer.name} with a key that is not among the trusted ones"
+            raise PackageError(f"it is signed by {by}. Compare the key's fingerprint with its owner, then trust it.")
+        return package
+    except PackageError as error:
+        raise type(error)(f"{path.name}: {error}") from error
 
 
 def _content(path: Path) -> bytes:
@@ -182,7 +230,8 @@ def _judged(content: bytes) -> Package:
     """The package that these bytes are, from the outside in: archive, manifest, arrays, previews, texts."""
     files = archive.parse(content)
     said = manifest.parse(files)
-    parts = {path: part for path, part in files.items() if path != archive.MANIFEST}
+    signed_on = _signed_on(said, files)
+    parts = {path: part for path, part in files.items() if path not in (archive.MANIFEST, archive.SIGNATURE)}
     if (arrays := parts.pop(tensors.PATH, None)) is None:
         raise PackageError(f"found no {tensors.PATH}; every package has one. {archive.RESEND}")
     images, labels, inner_rate = tensors.parse(arrays, said.images, len(said.classes))
@@ -202,7 +251,18 @@ def _judged(content: bytes) -> Package:
         recipe_toml=None if recipe is None else _recipe_text(recipe),
         utility=None if utility is None else _utility(utility, said.provenance),
         digest=digest(content),
+        signed_on=signed_on,
     )
+
+
+def _signed_on(said: Manifest, files: Mapping[str, bytes]) -> date | None:
+    found = files.get(archive.SIGNATURE)
+    if (found is None) != (said.signer is None):
+        what = "a manifest that names a signer, without a signature" if found is None else "one of nobody"
+        raise Tampered(f"{archive.SIGNATURE}: found {what}. {archive.RESEND}")
+    if found is None or said.signer is None:
+        return None
+    return signature.check(found, files[archive.MANIFEST], said.signer)
 
 
 def _form(images: object, labels: object, classes: int) -> manifest.ImageForm:
