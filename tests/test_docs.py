@@ -11,6 +11,7 @@ from medistill.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = {command.callback.__name__ for command in app.registered_commands if command.callback}
+COMMANDS |= {str(group.name) for group in app.registered_groups}
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
