@@ -27,6 +27,7 @@ for command in (
     receiver.verify,
     receiver.show,
     receiver.train,
+    receiver.export,
 ):
     app.command()(command)
 app.add_typer(keys.app, name="keys")

@@ -105,6 +105,34 @@ def train(
     console.out.print(console.rows_table([row], f"on {len(judged):,} images of your own"))
 
 
+@console.reported
+def export(
+    package: PackageFile,
+    to: Annotated[str, typer.Option("--to", help="medmnist (one npz), hf (a Hugging Face folder) or png (a folder).")],
+    out: Annotated[Path, typer.Option("--out", help="The file or folder to write; it must not exist.")],
+    allow_unsigned: AllowUnsigned = False,
+    require_trusted: RequireTrusted = False,
+    json: JsonFlag = False,
+) -> None:
+    """A package's images in a form that other tools read. Needs no torch.
+
+    Example: medistill export phantom.medistill --to hf --out phantom-hf
+    """
+    from medistill.export import FORMS
+    from medistill.export import export as write
+
+    form = next((form for form in FORMS if form == to), None)
+    if form is None:
+        raise typer.BadParameter(f"--to {to}: expected {', '.join(FORMS)}.")
+    opened, signer = _opened(package, allow_unsigned, require_trusted)
+    if not signer.trusted:
+        _say_who(signer)
+    count = write(opened, form, out)
+    if json:
+        return console.print_json({"out": str(out), "images": count})
+    console.out.print(f"{count} images in {out}", markup=False)
+
+
 @dataclass(frozen=True)
 class _Signer:
     """Who signed a package, as far as this receiver knows them."""

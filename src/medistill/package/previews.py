@@ -36,13 +36,13 @@ def render(images: Images, labels: HardOrSoft, class_names: tuple[str, ...]) -> 
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("file_name", "label"))
     for index, (image, label) in enumerate(zip(images, classes, strict=True)):
-        file_name = f"{index:05d}-{_slug(class_names[label])}.png"
+        file_name = f"{index:05d}-{slug(class_names[label])}.png"
         writer.writerow((file_name, class_names[label]))
         yield f"{FOLDER}/{file_name}", _png(np.rint(np.clip(image, 0, 1) * np.float32(255)).astype(np.uint8))
     yield f"{FOLDER}/metadata.csv", table.getvalue().encode()
 
 
-def _slug(class_name: str) -> str:
+def slug(class_name: str) -> str:
     """The class name in letters and digits that every file system takes; the index keeps names apart."""
     plain = unicodedata.normalize("NFKD", class_name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain)[:_SLUG_LETTERS].strip("-") or "class"

@@ -1,0 +1,142 @@
+"""A package's images in the forms that other tools read: MedMNIST's npz, a Hugging Face folder, plain PNG files.
+
+Evidence stays in the package, as does exactness: pixels are cut to 8 bits here. What is written is whole
+or absent, and nothing that exists is replaced.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from medistill.errors import StorageError
+from medistill.files import storage_errors, write_whole
+from medistill.package import Package
+from medistill.package.previews import slug
+
+Form = Literal["medmnist", "hf", "png"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
+def export(package: Package, form: Form, path: Path) -> int:
+    """Write the films that networks learn from, and say how many there are.
+
+    `medmnist` is one .npz with `train_images` (uint8, [n, height, width] or [n, height, width, 3]), `train_labels`
+    ([n, 1]) and `class_names`. `hf` is a folder that `datasets.load_dataset` opens with its class names. `png` is a
+    folder with a folder for each class. A soft label becomes its most probable class; `hf` and `medmnist` hold the
+    probabilities too.
+
+    Args:
+        package: an opened package.
+        form: one of `FORMS`.
+        path: the file or folder to write; it must not exist.
+
+    Raises:
+        StorageError: it exists, or the disk refused.
+    """
+    if path.exists():
+        raise StorageError(f"{path.name} exists and is not replaced. Choose another --out.")
+    films, targets = _films(package)
+    if form == "medmnist":
+        _write_npz(path, films, targets, package.class_names)
+    else:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+            try:
+                _write_files(partial, form, films, targets, package)
+                partial.chmod(0o777 & ~_umask())
+                os.rename(partial, path)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return len(films)
+
+
+def _films(package: Package) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Every film as 8-bit [n, height, width, channels], and a probability of every class for each."""
+    formation = package.manifest.training.formation or 1
+    count, channels, height, width = package.images.shape
+    parts = package.images.reshape(count, channels, formation, height // formation, formation, width // formation)
+    small = parts.transpose(0, 2, 4, 1, 3, 5).reshape(-1, height // formation, width // formation)
+    planes = small if formation == 1 else np.stack([_enlarged(plane, width, height) for plane in small])
+    films = planes.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+    eight_bits = np.rint(255 * np.clip(films, 0, 1)).astype(np.uint8)
+    return eight_bits, np.repeat(package.targets, formation**2, axis=0)
+
+
+def _enlarged(plane: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """Bilinear, as networks see the films of a formation."""
+    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _write_npz(path: Path, films: NDArray[np.uint8], targets: NDArray[np.float32], names: tuple[str, ...]) -> None:
+    content = io.BytesIO()
+    arrays = {
+        "train_images": films[..., 0] if films.shape[-1] == 1 else films,
+        "train_labels": targets.argmax(1)[:, None].astype(np.uint16 if len(names) > 256 else np.uint8),
+        "train_probabilities": targets,
+        "class_names": np.array(names),
+    }
+    np.savez(content, **arrays)
+    write_whole(path, content.getvalue())
+
+
+def _write_files(
+    folder: Path, form: Form, films: NDArray[np.uint8], targets: NDArray[np.float32], package: Package
+) -> None:
+    names, labels = package.class_names, targets.argmax(1)
+    if form == "png":
+        for index, (film, label) in enumerate(zip(films, labels, strict=True)):
+            _save(folder / f"{label:03d}-{slug(names[label])}" / f"{index:05d}.png", film)
+        return
+    lines = []
+    for index, (film, label) in enumerate(zip(films, labels, strict=True)):
+        _save(folder / "train" / f"{index:05d}.png", film)
+        lines.append([f"{index:05d}.png", str(label), json.dumps([round(float(p), 6) for p in targets[index]])])
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerows([["file_name", "label", "probabilities"], *lines])
+    (folder / "train" / "metadata.csv").write_text(table.getvalue(), encoding="utf-8")
+    (folder / "README.md").write_text("".join(_card(package, len(films))), encoding="utf-8")
+
+
+def _card(package: Package, films: int) -> Iterator[str]:
+    """A dataset card, whose head tells Hugging Face's tools what the numbers in the table mean."""
+    said, made = package.manifest, package.manifest.provenance
+    yield "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train/*\n"
+    yield "dataset_info:\n  features:\n  - name: image\n    dtype: image\n"
+    yield "  - name: label\n    dtype:\n      class_label:\n        names:\n"
+    for index, name in enumerate(package.class_names):
+        yield f"          '{index}': {json.dumps(name)}\n"
+    yield f"  - name: probabilities\n    dtype: string\n  splits:\n  - name: train\n    num_examples: {films}\n---\n\n"
+    yield f"# {_escaped(said.name)}\n\n"
+    yield f"{films} synthetic images made by {_escaped(made.method)} from patients' images. {made.privacy} "
+    yield "They teach networks; they are not films to read a diagnosis from.\n\n"
+    yield f"Exported from the package with SHA-256 `{package.digest}`, which holds the evidence and the exact pixels. "
+    yield "Networks see (x - mean) / std of intensities from 0 to 1: "
+    yield f"mean {list(said.transform.mean)}, std {list(said.transform.std)}.\n"
+
+
+def _save(path: Path, film: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(film[..., 0] if film.shape[-1] == 1 else film).save(path, "PNG")
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#|&!])", r"\\\1", text)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
