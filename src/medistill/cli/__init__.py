@@ -28,6 +28,7 @@ for command in (
     receiver.show,
     receiver.train,
     receiver.export,
+    receiver.merge,
 ):
     app.command()(command)
 app.add_typer(keys.app, name="keys")

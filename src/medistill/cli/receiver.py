@@ -133,6 +133,40 @@ def export(
     console.out.print(f"{count} images in {out}", markup=False)
 
 
+@console.reported
+def merge(
+    packages: Annotated[list[Path], typer.Argument(help="Two or more .medistill files.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The package to write; sign it with your own key.")],
+    classes: Annotated[
+        Path | None, typer.Option("--map", help="A CSV from,to with what classes are called in the result.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the result. [default: the file's name]")] = None,
+    allow_unsigned: AllowUnsigned = False,
+    require_trusted: RequireTrusted = False,
+    json: JsonFlag = False,
+) -> None:
+    """Several packages in one; classes are matched by name. Needs no torch.
+
+    Example: medistill merge st-marys.medistill st-lukes.medistill --map words.csv --out both.medistill
+    """
+    from medistill.merge import merge as join
+    from medistill.merge import read_mapping
+
+    opened = []
+    for path in packages:
+        package, signer = _opened(path, allow_unsigned, require_trusted)
+        if not signer.trusted:
+            console.err.print(f"{path.name}: ", end="", markup=False)
+            _say_who(signer)
+        opened.append(package)
+    merged = join(opened, out, name or out.stem, None if classes is None else read_mapping(classes))
+    if json:
+        return console.print_json({"out": str(out), "images": len(merged.images), "classes": list(merged.class_names)})
+    console.out.print(
+        f"{len(merged.images)} images of {', '.join(merged.class_names)} in {out}, not signed", markup=False
+    )
+
+
 @dataclass(frozen=True)
 class _Signer:
     """Who signed a package, as far as this receiver knows them."""

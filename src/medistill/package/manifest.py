@@ -113,6 +113,22 @@ class Training(Part):
     formation: int | None = Field(None, ge=2, le=8)
 
 
+class Signer(Part):
+    """Who signs the manifest: the name they give themselves, and their public key as minisign writes it."""
+
+    name: Word
+    public_key: str = Field(pattern=r"^RW[A-Za-z0-9+/]{54}$")
+
+
+class Source(Part):
+    """A package that a merged one was made of: its name and id, who signed it, and what made its images."""
+
+    name: Word
+    package_id: Digest
+    signer: Signer | None = None
+    method: Text
+
+
 class Provenance(Part):
     """Where the images come from, said plainly.
 
@@ -124,6 +140,7 @@ class Provenance(Part):
         data_fingerprint: SHA-256 of the real images and their splits, or None where unknown.
         recipe_digest: SHA-256 of the resolved recipe, or None where there is none.
         software: versions by name.
+        sources: of a merged package, those it was made of; None for any other.
     """
 
     method: Text
@@ -133,19 +150,13 @@ class Provenance(Part):
     data_fingerprint: Digest | None = None
     recipe_digest: Digest | None = None
     software: dict[Word, Word] = Field(max_length=64)
+    sources: tuple[Source, ...] | None = Field(None, min_length=2, max_length=1000)
 
     @model_validator(mode="after")
     def _real_images_leak(self) -> Self:
         if self.start == "real" and not self.leaks_real_images:
             raise ValueError("images that started as real ones may show them: set leaks_real_images to true")
         return self
-
-
-class Signer(Part):
-    """Who signs the manifest: the name they give themselves, and their public key as minisign writes it."""
-
-    name: Word
-    public_key: str = Field(pattern=r"^RW[A-Za-z0-9+/]{54}$")
 
 
 class FileEntry(Part):

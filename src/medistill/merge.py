@@ -1,0 +1,145 @@
+"""Several packages in one: for a receiver who trains on what several hospitals sent.
+
+Classes are matched by name, never by index, through a mapping where hospitals use different words. Everything else that
+packages may disagree in is either the same in all (size, channels, network) or said to be mixed: the result lists what
+it was made of, and carries no evidence, because nobody has measured it yet.
+"""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medistill.errors import PackageError
+from medistill.package import Package, Provenance, Source, Transform, pack
+
+
+def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[str, str] | None = None) -> Package:
+    """Seal the images of several packages in one, unsigned.
+
+    Images stay what they are. The transform is that of all images together, weighted by their number; the learning
+    rates are the geometric means; the rest of the training is the first package's.
+
+    Args:
+        packages: two or more, opened.
+        path: the package to write.
+        name: what to call it.
+        classes: what a class is called in the result, by what a package calls it; classes that are left out keep their
+            names.
+
+    Raises:
+        PackageError: there are fewer than two, they differ in shape, network or formation, one comes twice, or a mapped
+            class is in none of them.
+    """
+    _refuse(packages, classes or {})
+    renamed = [[(classes or {}).get(old, old) for old in package.class_names] for package in packages]
+    names = tuple(dict.fromkeys(new for of_one in renamed for new in of_one))
+    targets = []
+    for package, own in zip(packages, renamed, strict=True):
+        matrix = np.zeros((len(own), len(names)), dtype=np.float32)
+        for old, new in enumerate(own):
+            matrix[old, names.index(new)] = 1
+        targets.append(package.targets @ matrix)
+    probabilities = np.concatenate(targets)
+    is_hard = bool(((probabilities == 0) | (probabilities == 1)).all())
+    counts = np.array([len(package.images) for package in packages])
+    first = packages[0].manifest.training
+    return pack(
+        path,
+        name=name,
+        images=np.concatenate([package.images for package in packages]),
+        labels=probabilities.argmax(1) if is_hard else probabilities,
+        inner_rate=_typical([package.inner_rate for package in packages]),
+        class_names=names,
+        transform=_pooled([package.manifest.transform for package in packages], counts / counts.sum()),
+        training=first.model_copy(update={"rate": _typical([package.manifest.training.rate for package in packages])}),
+        provenance=_provenance(packages),
+    )
+
+
+def read_mapping(path: Path) -> dict[str, str]:
+    """A mapping of class names from a CSV with the header `from,to`.
+
+    Raises:
+        PackageError: the file cannot be read, has another header, or maps a name twice.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+            header = list(rows[0]) if rows else []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PackageError(f"{path.name} cannot be read as a CSV in UTF-8. Check the file.") from error
+    if header != ["from", "to"]:
+        raise PackageError(
+            f"{path.name}: found the header {','.join(header)}; expected from,to. Correct the first line."
+        )
+    mapping: dict[str, str] = {}
+    for row in rows:
+        if row["from"] in mapping:
+            raise PackageError(f"{path.name}: {row['from']} is mapped twice; expected each name once. Remove a line.")
+        mapping[row["from"]] = row["to"]
+    return mapping
+
+
+def _refuse(packages: Sequence[Package], classes: Mapping[str, str]) -> None:
+    if len(packages) < 2:
+        raise PackageError(f"found {len(packages)} package(s); expected two or more to merge.")
+    digests = [package.digest for package in packages]
+    if len(set(digests)) < len(digests):
+        raise PackageError("one package comes twice; its images would count double. Name each once.")
+    (first, expected), *others = ((package.manifest.name, _shape(package)) for package in packages)
+    for name, shape in others:
+        different = [f"{what} ({value} and {shape[what]})" for what, value in expected.items() if shape[what] != value]
+        if different:
+            raise PackageError(
+                f"{first} and {name} differ in {', '.join(different)}. Only packages that are trained on alike can "
+                "be merged."
+            )
+    known = {name for package in packages for name in package.class_names}
+    if unknown := sorted(set(classes) - known):
+        raise PackageError(
+            f"the mapping names {', '.join(unknown)}, which no package has; expected some of "
+            f"{', '.join(sorted(known))}."
+        )
+
+
+def _shape(package: Package) -> dict[str, object]:
+    """What packages must agree in."""
+    form, training = package.manifest.images, package.manifest.training
+    size = {"size": f"{form.width} x {form.height}", "channels": form.channels, "formation": training.formation or 1}
+    return size | training.network.model_dump()
+
+
+def _pooled(transforms: Sequence[Transform], weights: NDArray[np.float64]) -> Transform:
+    """Mean and standard deviation of all pixels together."""
+    means, stds = (np.array([getattr(each, key) for each in transforms]) for key in ("mean", "std"))
+    mean = weights @ means
+    variance = weights @ (stds**2 + (means - mean) ** 2)
+    return Transform(mean=tuple(mean.tolist()), std=tuple(np.sqrt(variance).tolist()))
+
+
+def _typical(rates: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, rates)) / len(rates))
+
+
+def _provenance(packages: Sequence[Package]) -> Provenance:
+    made = [package.manifest.provenance for package in packages]
+    starts, methods = {each.start for each in made}, sorted({each.method for each in made})
+    return Provenance(
+        method=f"merged: {', '.join(methods)}"[:200],
+        start=starts.pop() if len(starts) == 1 else "unknown",
+        leaks_real_images=any(each.leaks_real_images for each in made),
+        software={},
+        sources=tuple(
+            Source(
+                name=package.manifest.name,
+                package_id=package.manifest.package_id,
+                signer=package.manifest.signer,
+                method=package.manifest.provenance.method,
+            )
+            for package in packages
+        ),
+    )
