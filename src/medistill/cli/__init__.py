@@ -24,6 +24,7 @@ for command in (
     holder.pack,
     holder.sign,
     holder.compare,
+    holder.tune,
     receiver.verify,
     receiver.show,
     receiver.train,

@@ -404,6 +404,38 @@ def compare(
     console.out.print("holder.html shows real images: it is for you alone.")
 
 
+@console.reported
+def tune(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    out: OutFolder = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="How many, the recipe itself among them.")] = 12,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Outer steps of each.")] = 60,
+    json: JsonFlag = False,
+) -> None:
+    """Search rates and steps for your images, on validation alone; writes the recipe that won.
+
+    Example: medistill tune recipes/cxr4-32-ipc10.toml --set source.path=films.npz --trials 8 --out runs/tuned
+    """
+    opened = _open(recipe, settings, out)
+    from medistill.tuning import RECIPE
+    from medistill.tuning import tune as search
+
+    with console.Bar() as bar:
+        found, tuned = search(opened, trials, steps, bar)
+    if json:
+        tried = [{"settings": trial.settings, "score": trial.score} for trial in found]
+        return console.print_json({"trials": tried, "recipe": str(opened.out / RECIPE)})
+    table = Table(title="balanced accuracy on validation, %", title_justify="left")
+    for column in ("trial", "settings", "best"):
+        table.add_column(column)
+    for number, trial in enumerate(found):
+        said = ", ".join(f"{key} {value:g}" for key, value in trial.settings.items()) or "the recipe as it stands"
+        table.add_row(str(number + 1), said, "diverged" if trial.score is None else f"{100 * trial.score:.1f}")
+    console.out.print(table)
+    console.out.print(f"{opened.out / RECIPE}: {tuned.name} with the best trial's settings", markup=False)
+
+
 def _budgets(text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in (text or "").split(",") if number.strip())

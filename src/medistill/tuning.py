@@ -1,0 +1,115 @@
+"""A short search for what a set of images asks for: rates, the student's steps, how far it looks ahead.
+
+Every trial is a distillation of its own with few outer steps, judged as selections are, on validation; the first is the
+recipe as it stands, so a search can say that nothing was gained. Test images are never read. Teachers are trained once:
+trials differ in nothing that teachers depend on. Finished trials are kept, so a search that was interrupted continues.
+
+Random search: Bergstra and Bengio, JMLR 2012. It is as good as cleverer ones at a dozen trials, and each trial can be
+told in one line.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medistill import pipeline
+from medistill.errors import MatchingError, RecipeError
+from medistill.files import write_json, write_whole
+from medistill.jobs import Progress
+from medistill.objectives import FOLLOWS_TEACHERS
+from medistill.pipeline import Run
+from medistill.recipe import Recipe, recipe_from
+
+RECIPE = "tuned.toml"
+
+_FACTOR = 4.0
+_STUDENT_STEPS = (5, 10, 15, 20)
+_EXPERT_EPOCHS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was tried, the distill settings by name, and the best balanced accuracy of its selections on validation;
+    None where it diverged."""
+
+    settings: dict[str, Any]
+    score: float | None
+
+
+def tune(opened: Run, trials: int, outer_steps: int, progress: Progress) -> tuple[list[Trial], Recipe]:
+    """Try settings at random around the recipe's, and return all trials and the recipe with the best one's.
+
+    Leaves OUT/tuning.json with every trial and OUT/tuned.toml, the recipe that won, with its own number of outer steps.
+
+    Args:
+        opened: the recipe with its images.
+        trials: how many, the recipe itself among them.
+        outer_steps: of each.
+        progress: told of everything.
+
+    Raises:
+        RecipeError: the recipe leaves nothing to choose on validation.
+        MatchingError: every trial diverged.
+    """
+    if not len(opened.splits.validation):
+        raise RecipeError("There are no validation images to choose on. Raise source.validation_fraction.")
+    recipe = opened.recipe
+    if recipe.distill.objective in FOLLOWS_TEACHERS:
+        pipeline.teach(opened, progress)
+    found: list[Trial] = []
+    for number, settings in enumerate(candidates(recipe, trials)):
+        said = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+        progress.say(f"Trial {number + 1} of {trials}: {said or 'the recipe as it stands'}.")
+        tried = _with(recipe, settings | {"outer_steps": outer_steps, "validate_every": max(1, outer_steps // 2)})
+        found.append(Trial(settings, _score(opened.with_recipe(tried), progress)))
+        write_json(opened.out / "tuning.json", [{"settings": trial.settings, "score": trial.score} for trial in found])
+    best = max(found, key=lambda trial: -math.inf if trial.score is None else trial.score)
+    if best.score is None:
+        raise MatchingError("Every trial diverged. Lower distill.inner_rate and distill.image_rate to a tenth.")
+    tuned = _with(recipe, best.settings)
+    write_whole(opened.out / RECIPE, tuned.to_toml().encode())
+    return found, tuned
+
+
+def candidates(recipe: Recipe, trials: int) -> list[dict[str, Any]]:
+    """The settings of every trial: the recipe's own first, then draws that depend on its seed alone.
+
+    Rates are up to four times larger or smaller. Teachers stay the ones there are: a student that looks further ahead
+    starts earlier.
+    """
+    settings, draw = recipe.distill, np.random.default_rng(recipe.seed_for("tune"))
+    tried: list[dict[str, Any]] = [{}]
+    while len(tried) < trials:
+        image, inner = np.exp(draw.uniform(-1, 1, 2) * math.log(_FACTOR))
+        one: dict[str, Any] = {
+            "image_rate": _rounded(settings.image_rate * image),
+            "inner_rate": _rounded(settings.inner_rate * inner),
+        }
+        if settings.objective in (*FOLLOWS_TEACHERS, "soft-label"):
+            one["student_steps"] = int(draw.choice(_STUDENT_STEPS))
+        if settings.objective in FOLLOWS_TEACHERS:
+            furthest = recipe.last_teacher_epoch
+            one["expert_epochs"] = int(draw.choice([epochs for epochs in _EXPERT_EPOCHS if epochs <= furthest]))
+            one["max_start_epoch"] = furthest - one["expert_epochs"]
+        tried.append(one)
+    return tried
+
+
+def _score(trial: Run, progress: Progress) -> float | None:
+    try:
+        log = pipeline.distill_images(trial, progress).log
+    except MatchingError:
+        return None
+    scores = [outcome.validation for outcome in log if outcome.validation is not None]
+    return max(scores, default=None)
+
+
+def _with(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    return recipe_from(recipe.model_dump() | {"distill": recipe.distill.model_dump() | settings})
+
+
+def _rounded(rate: float) -> float:
+    """Two digits: more would pretend to know."""
+    return float(f"{rate:.2g}")
