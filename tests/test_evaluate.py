@@ -150,7 +150,7 @@ def test_the_search_and_the_final_networks_are_different_networks(monkeypatch):
 
 
 def test_each_network_of_the_random_row_gets_images_of_its_own():
-    random = RandomImages(films((20, 20)), TRANSFORM, 5)
+    random = RandomImages(films((20, 20)), TRANSFORM, (5, 5))
     draws = [random.draw(seed) for seed in (0, 0, 1)]
     assert torch.equal(draws[0].pixels, draws[1].pixels)
     assert not torch.equal(draws[0].pixels, draws[2].pixels)
@@ -161,7 +161,7 @@ def test_each_network_of_the_random_row_gets_images_of_its_own():
 
 def test_a_random_subset_refuses_classes_that_are_too_small():
     toy = recipe({"distill.ipc": 5, "distill.start": "noise"})
-    arm = Arm("random", RandomImages(films((10, 4)), TRANSFORM, 5), "convnet", 1)
+    arm = Arm("random", RandomImages(films((10, 4)), TRANSFORM, (5, 5)), "convnet", 1)
     with pytest.raises(RecipeError, match=r"Class class 1 has 4 training image\(s\), fewer than distill\.ipc = 5"):
         evaluate(bench(toy), [arm], JUDGED, "test", Silence())
 

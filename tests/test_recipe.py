@@ -61,6 +61,20 @@ OTHER = {
     "distill.validate_networks": 3,
     "distill.validate_images": 500,
     "distill.real_batch": 64,
+    "teachers.logit_adjustment": 1.0,
+    "teachers.sharpness_radius": 0.1,
+    "teachers.surrogate_gap": 0.5,
+    "distill.formation": 2,
+    "distill.ipc_power": 0.5,
+    "distill.min_start_epoch": 1,
+    "distill.first_max_start_epoch": 2,
+    "distill.window_steps": 50,
+    "distill.gradient": "tesla",
+    "distill.easy_error": 1e-8,
+    "distill.easy_growth": 1.5,
+    "distill.easy_growth_every": 100,
+    "distill.angle_weight": 0.5,
+    "distill.label_start": "teachers",
     "pretrain.steps": 200,
     "pretrain.batch_size": 64,
     "pretrain.rate": 3e-4,
@@ -83,12 +97,22 @@ OTHER = {
     "machine.precision": "bfloat16",
     "machine.keep_mb": 100,
 }
+NEEDED_BESIDES = {
+    "teachers.logit_adjustment": {"teachers": {"sampling": "natural"}},
+    "teachers.surrogate_gap": {"teachers": {"sharpness_radius": 0.05}},
+}
 CHANGES_NO_RESULT = {"source.path", "machine.processes", "machine.keep_mb"}
+
+
+def before(key: str) -> Recipe:
+    """The recipe to which a setting can be added."""
+    return recipe_from(NEEDED_BESIDES.get(key, {}))
 
 
 def with_setting(key: str, value: object) -> Recipe:
     *tables, last = key.split(".")
-    return recipe_from({tables[0]: {last: value}} if tables else {last: value})
+    besides = NEEDED_BESIDES.get(key, {})
+    return recipe_from({tables[0]: besides.get(tables[0], {}) | {last: value}} if tables else {last: value})
 
 
 def refusal(settings: dict, overrides: dict | None = None) -> str:
@@ -111,8 +135,8 @@ def test_every_setting_has_a_place_in_these_tests():
 @pytest.mark.parametrize("key", sorted(set(OTHER) - CHANGES_NO_RESULT))
 def test_any_change_that_can_change_a_result_changes_the_digest_and_the_toml(key):
     changed = with_setting(key, OTHER[key])
-    assert changed.digest() != Recipe().digest()
-    assert changed.to_toml() != Recipe().to_toml()
+    assert changed.digest() != before(key).digest()
+    assert changed.to_toml() != before(key).to_toml()
 
 
 @pytest.mark.parametrize("key", sorted(CHANGES_NO_RESULT))
@@ -305,3 +329,18 @@ def test_the_toml_holds_no_place_on_the_holders_disk():
 def test_a_network_in_another_architecture_keeps_its_other_settings():
     other = recipe_from({"network": {"width": 8}}).network_as("resnet18")
     assert (other.architecture, other.width) == ("resnet18", 8)
+
+
+@pytest.mark.parametrize(
+    ("power", "counts", "expected"),
+    [
+        (0.0, (1807, 280, 5500, 730), (10, 10, 10, 10)),
+        (1.0, (1807, 280, 5500, 730), (9, 2, 25, 4)),
+        (0.5, (1807, 280, 5500, 730), (10, 5, 18, 7)),
+        (1.0, (10**6, 1), (19, 1)),
+    ],
+)
+def test_classes_get_images_by_a_power_of_their_share(power, counts, expected):
+    found = recipe_from({"distill": {"ipc": 10, "ipc_power": power}}).distill.images_of_each(counts)
+    assert found == expected
+    assert sum(found) == 10 * len(counts)

@@ -108,12 +108,12 @@ def test_noise_has_the_mean_and_spread_of_normalized_pixels():
 
 
 def test_tiny_classes_are_refused_by_name():
-    with pytest.raises(RecipeError, match=r"Class class 1 has 7 training image\(s\); .*'class-mean' needs at least 8"):
+    with pytest.raises(RecipeError, match=r"Class class 1 has 7 training image\(s\); .*'class-mean' need at least 8"):
         start(start="class-mean", real=films((20, 7)))
-    with pytest.raises(RecipeError, match=r"Class class 1 has 2 training image\(s\); .*'real' needs at least 3"):
+    with pytest.raises(RecipeError, match=r"Class class 1 has 2 training image\(s\); .*'real' need at least 3"):
         start(start="real", real=films((20, 2)))
     start(start="class-mean", real=films((20, 8)))
-    with pytest.raises(RecipeError, match=r"Class class 1 has 63 .*'class-noise' needs at least 64"):
+    with pytest.raises(RecipeError, match=r"Class class 1 has 63 .*'class-noise' need at least 64"):
         start(start="class-noise", real=films((64, 63)))
     start(start="real", real=films((20, 3)))
     start(start="noise", real=films((20, 3)))
@@ -201,3 +201,9 @@ def test_learned_labels_begin_with_19_parts_of_20_on_their_class(classes):
     started = trusting_logits(torch.eye(classes)).softmax(1)
     assert torch.allclose(started.diagonal(), torch.tensor(0.95))
     assert torch.allclose(started.sum(1), torch.tensor(1.0))
+
+
+def test_a_start_may_have_more_images_of_common_classes():
+    settings = DistillSettings(ipc=3, ipc_power=1.0, images_per_mean=8)
+    start = starting_set(settings, films((32, 8)), TRANSFORM, seed=0)
+    assert start.targets.argmax(1).tolist() == [0, 0, 0, 0, 1, 1]

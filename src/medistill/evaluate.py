@@ -42,41 +42,46 @@ Role = Literal["selection", "search", "final"]
 
 @dataclass(frozen=True)
 class RandomImages:
-    """Real images of which every network gets its own random few, so that spread covers the luck of the draw."""
+    """Real images of which every network gets its own random few, so that spread covers the luck of the draw.
+
+    `of_each` is how many of each class.
+    """
 
     images: LabelledImages
     transform: Transform
-    per_class: int
+    of_each: tuple[int, ...]
 
     def __len__(self) -> int:
-        return self.per_class * len(self.images.class_names)
+        return sum(self.of_each)
 
     def draw(self, seed: int) -> TrainingSet:
-        """`per_class` images of every class, without repeats.
+        """`of_each` images of every class, without repeats.
 
         Raises:
             RecipeError: a class has fewer.
         """
         generator = np.random.default_rng(seed)
-        chosen = of_every_class(self.images, self.per_class, lambda members, n: generator.choice(members, n, False))
+        chosen = of_every_class(self.images, self.of_each, lambda members, n: generator.choice(members, n, False))
         return TrainingSet.of(self.images.take(chosen), self.transform)
 
 
-def of_every_class(images: LabelledImages, per_class: int, choose: Callable[[Indices, int], Indices]) -> Indices:
-    """The indices of `per_class` images of every class, classes in order: `choose(members, per_class)` of each.
+def of_every_class(
+    images: LabelledImages, of_each: Sequence[int], choose: Callable[[Indices, int], Indices]
+) -> Indices:
+    """The indices of `of_each` images of every class, classes in order: `choose(members, how_many)` of each.
 
     Raises:
         RecipeError: a class has fewer.
     """
     chosen = []
-    for index, name in enumerate(images.class_names):
+    for index, (name, count) in enumerate(zip(images.class_names, of_each, strict=True)):
         members = np.flatnonzero(images.labels == index)
-        if len(members) < per_class:
+        if len(members) < count:
             raise RecipeError(
-                f"Class {name} has {len(members)} training image(s), fewer than distill.ipc = {per_class}. "
+                f"Class {name} has {len(members)} training image(s), fewer than the {count} of the set. "
                 "Lower distill.ipc, or add images to the class."
             )
-        chosen.append(choose(members, per_class))
+        chosen.append(choose(members, count))
     return np.concatenate(chosen)
 
 
@@ -159,7 +164,7 @@ def standard_arms(recipe: Recipe, real: LabelledImages, synthetic: SyntheticSet)
     random images have hard labels too.
     """
     transform = synthetic.transform
-    random = RandomImages(real, transform, recipe.distill.ipc)
+    random = RandomImages(real, transform, recipe.distill.images_of_each(real.counts.tolist()))
     known = (small_arm(recipe, "random", random), synthetic_arm(recipe, synthetic), *full_arms(recipe, real, transform))
     arms = [arm for arm in known if arm.name in recipe.evaluate.rows]
     if synthetic.has_soft_labels:
@@ -467,7 +472,7 @@ def _content(arm: Arm) -> str:
     data = arm.data
     if isinstance(data, RandomImages):
         arrays = [data.images.pixels, data.images.labels]
-        about = f"random {data.per_class}"
+        about = f"random {data.of_each}"
     else:
         arrays = [data.pixels.numpy(), data.targets.numpy()]
         about = "all"

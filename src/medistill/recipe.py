@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -109,13 +110,15 @@ class DistillSettings(Section):
     every `easy_growth_every` outer steps. `gradient = "tesla"` is the released approximation of the exact one, for
     comparison. `angle_weight` adds the shape of the trajectory to what is matched.
     `label_start` is where learned labels begin: at their class, or at what the teachers that are right say. A
-    `formation` of f puts f x f films of a smaller side into each of the `ipc` images.
+    `formation` of f puts f x f films of a smaller side into each of the `ipc` images. `ipc_power` gives classes images
+    in proportion to that power of their share: 0 the same number each, 1 as they occur (see `images_of_each`).
     `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
     teacher.
     """
 
     ipc: int = Field(10, ge=1)
     formation: int = Field(1, ge=1, le=8)
+    ipc_power: float = Field(0.0, ge=0, le=1)
     student_steps: int = Field(10, ge=1)
     expert_epochs: int = Field(2, ge=1)
     min_start_epoch: int = Field(0, ge=0)
@@ -160,6 +163,22 @@ class DistillSettings(Section):
         if self.label_start == "teachers" and self.objective not in ("mtt", "pruned"):
             raise ValueError(f"objective = {self.objective!r} has no teachers: set label_start = 'class'")
         return self
+
+    def images_of_each(self, counts: Sequence[int]) -> tuple[int, ...]:
+        """How many synthetic images each class gets, at least 1, `ipc` on average.
+
+        Args:
+            counts: the training images of each class.
+        """
+        total = self.ipc * len(counts)
+        weights = [count**self.ipc_power for count in counts]
+        wanted = [1 + (total - len(counts)) * weight / sum(weights) for weight in weights]
+        found = [int(share) for share in wanted]
+        # What rounding down left over goes to those that lost most by it, the first of equals first.
+        by_loss = sorted(range(len(counts)), key=lambda index: (found[index] - wanted[index], index))
+        for index in by_loss[: total - sum(found)]:
+            found[index] += 1
+        return tuple(found)
 
     @model_validator(mode="after")
     def _epochs_are_in_order(self) -> Self:

@@ -94,7 +94,8 @@ def normalized(pixels: Tensor, transform: Transform) -> Images:
 
 
 def starting_set(settings: DistillSettings, real: LabelledImages, transform: Transform, seed: int) -> SyntheticSet:
-    """The set that distillation begins with: `ipc` images a class, classes in order, each of `formation` squared films.
+    """The set that distillation begins with: as many images of each class as the settings give it, classes in order, each
+    of `formation` squared films.
 
     `noise` is Gaussian, with the mean and spread of the real pixels. `class-noise` is Gaussian with the mean and the
     covariance of all pixels of the class, so it has the class's texture; each of its n films has a weight of about
@@ -117,30 +118,30 @@ def starting_set(settings: DistillSettings, real: LabelledImages, transform: Tra
             f"distill.formation = {settings.formation} does not divide images of {width}x{height}. Choose a number "
             "that divides source.image_size."
         )
-    count = settings.ipc * settings.formation**2
+    of_each = settings.images_of_each(real.counts.tolist())
+    counts = [images * settings.formation**2 for images in of_each]
 
     def films(indices: NDArray[np.int64]) -> Tensor:
         return normalized(torch.from_numpy(real.pixels[indices]), transform)
 
     refuse_small_classes(settings, real)
     draw = np.random.default_rng(seed)
-    noise = torch.from_numpy(draw.standard_normal((len(real.class_names), count, *real.pixels.shape[1:])))
-    images = noise.float()
-    for index in range(len(real.class_names)):
+    images = torch.from_numpy(draw.standard_normal((sum(counts), *real.pixels.shape[1:]))).float()
+    for index, own in enumerate(torch.split(images, counts)):
         members = np.flatnonzero(real.labels == index)
         if settings.start == "real":
-            images[index] = films(draw.choice(members, count, replace=False))
+            own[:] = films(draw.choice(members, len(own), replace=False))
         elif settings.start == "class-noise":
-            weights = _noise_weights(count, len(members), draw)
+            weights = _noise_weights(len(own), len(members), draw)
             parts = np.array_split(np.arange(len(members)), math.ceil(len(members) / _FILMS_AT_A_TIME))
             weighted = (torch.einsum("in,nchw->ichw", weights[:, part], films(members[part])) for part in parts)
-            images[index] = torch.stack(list(weighted)).sum(0)
+            own[:] = torch.stack(list(weighted)).sum(0)
         elif settings.start == "class-mean":
-            for number in range(count):
+            for number in range(len(own)):
                 chosen = draw.choice(members, min(settings.images_per_mean, len(members)), replace=False)
-                images[index, number] = films(chosen).mean(0) + settings.start_noise * noise[index, number]
-    targets = torch.eye(len(real.class_names)).repeat_interleave(settings.ipc, 0)
-    folded = fold(images.flatten(0, 1), settings.formation)
+                own[number] = films(chosen).mean(0) + settings.start_noise * own[number]
+    targets = torch.eye(len(real.class_names)).repeat_interleave(torch.tensor(of_each), 0)
+    folded = fold(images, settings.formation)
     return SyntheticSet(folded, targets, settings.inner_rate, real.class_names, transform, settings.formation)
 
 
@@ -161,13 +162,14 @@ def refuse_small_classes(settings: DistillSettings, real: LabelledImages) -> Non
     Raises:
         RecipeError: a class has fewer.
     """
-    films = settings.ipc * (settings.formation**2 if settings.start == "real" else 1)
-    fewest = max(films, _FEWEST_FOR.get(settings.start, 1))
-    for name, count in zip(real.class_names, real.counts, strict=True):
+    of_each = settings.images_of_each(real.counts.tolist())
+    for name, count, images in zip(real.class_names, real.counts, of_each, strict=True):
+        films = images * (settings.formation**2 if settings.start == "real" else 1)
+        fewest = max(films, _FEWEST_FOR.get(settings.start, 1))
         if count < fewest:
             raise RecipeError(
-                f"Class {name} has {count} training image(s); distill.ipc = {settings.ipc} with distill.start = "
-                f"{settings.start!r} needs at least {fewest}. Add images, merge the class, or lower distill.ipc."
+                f"Class {name} has {count} training image(s); {images} synthetic ones with distill.start = "
+                f"{settings.start!r} need at least {fewest}. Add images, merge the class, or lower distill.ipc."
             )
 
 

@@ -55,10 +55,10 @@ def test_k_center_covers_at_most_twice_as_far_as_the_best_choice(seed):
 
 def test_every_class_gets_its_share_in_order():
     images = films((5, 7))
-    chosen = select(herding, rows(0, 12), images, 2)
-    assert images.labels[chosen].tolist() == [0, 0, 1, 1]
+    chosen = select(herding, rows(0, 12), images, (1, 3))
+    assert images.labels[chosen].tolist() == [0, 1, 1, 1]
 
 
 def test_a_class_that_is_too_small_is_named():
-    with pytest.raises(RecipeError, match=r"Class class 1 has 1 training image\(s\), fewer than distill\.ipc = 2"):
-        select(k_center, rows(0, 4), films((3, 1)), 2)
+    with pytest.raises(RecipeError, match=r"Class class 1 has 1 training image\(s\), fewer than the 2 of the set"):
+        select(k_center, rows(0, 4), films((3, 1)), (2, 2))

@@ -4,7 +4,7 @@ Random choice is `evaluate.RandomImages`. These two look at features of a networ
 choices that only the holder can make; and what is chosen shows real patients, whatever else it does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,10 @@ def k_center(features: FeatureRows, count: int) -> Indices:
 RULES: dict[str, Rule] = {"herding": herding, "k-center": k_center}
 
 
-def select(rule: Rule, features: FeatureRows, images: LabelledImages, per_class: int) -> Indices:
-    """`per_class` images of every class by one rule, from features of all, classes in order.
+def select(rule: Rule, features: FeatureRows, images: LabelledImages, of_each: Sequence[int]) -> Indices:
+    """`of_each` images of every class by one rule, from features of all, classes in order.
 
     Raises:
         RecipeError: a class has fewer images.
     """
-    return of_every_class(images, per_class, lambda members, n: members[rule(features[members], n)])
+    return of_every_class(images, of_each, lambda members, n: members[rule(features[members], n)])

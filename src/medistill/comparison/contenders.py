@@ -55,7 +55,8 @@ class Contenders:
         own = self._recipe.network.architecture
         self._backbones: tuple[Architecture, ...] = (own, *self._recipe.evaluate.unseen)
         # One draw for all that learn from the budget's images: pre-trained or not, they differ in nothing else.
-        self._random = RandomImages(self._train, self._transform, self._recipe.distill.ipc)
+        self._of_each = self._recipe.distill.images_of_each(self._train.counts.tolist())
+        self._random = RandomImages(self._train, self._transform, self._of_each)
         self._budget = self._random.draw(self._recipe.seed_for("compare/budget"))
         self._budget_bytes = png_bytes(self._budget.pixels.numpy())
         self._images = {"budget": self._budget.pixels, "all": torch.from_numpy(self._train.pixels)}
@@ -152,7 +153,7 @@ class Contenders:
         return entries
 
     def _selected(self, method: str) -> list[Contender]:
-        rows = select(RULES[method], self._features(), self._train, self._recipe.distill.ipc)
+        rows = select(RULES[method], self._features(), self._train, self._of_each)
         chosen = self._train.take(rows)
         return self._few(method, TrainingSet.of(chosen, self._transform), png_bytes(chosen.pixels))
 
