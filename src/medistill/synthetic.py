@@ -94,8 +94,8 @@ def normalized(pixels: Tensor, transform: Transform) -> Images:
 
 
 def starting_set(settings: DistillSettings, real: LabelledImages, transform: Transform, seed: int) -> SyntheticSet:
-    """The set that distillation begins with: as many images of each class as the settings give it, classes in order, each
-    of `formation` squared films.
+    """The set that distillation begins with: of each class as many images as the settings give it, in order of class,
+    each of `formation` squared films.
 
     `noise` is Gaussian, with the mean and spread of the real pixels. `class-noise` is Gaussian with the mean and the
     covariance of all pixels of the class, so it has the class's texture; each of its n films has a weight of about
