@@ -489,6 +489,19 @@ def test_the_shape_of_the_trajectory_adds_to_what_is_matched(buffer):
     assert twice - plain == pytest.approx(2 * (shaped - plain), rel=1e-3)
 
 
+def test_labels_that_begin_at_the_teachers_are_learned_and_survive_an_interruption(tmp_path, buffer, monkeypatch):
+    monkeypatch.setattr(medistill.distill, "_CHECKPOINT_EVERY", 1)
+    toy = recipe({"distill.learn_labels": True, "distill.label_start": "teachers", "distill.label_rate": 0.5})
+    whole = distilled(toy, buffer, tmp_path / "whole")
+    moved = load_file(tmp_path / "whole" / CHECKPOINT)["logits"]
+    start = medistill.distill.teachers_logits(toy, whole.synthetic, buffer)
+    assert not torch.allclose(moved, start)
+    with pytest.raises(PowerCut):
+        distilled(toy, buffer, tmp_path / "cut", Watch(power_fails_after=1))
+    assert same(distilled(toy, buffer, tmp_path / "cut"), whole)
+    assert (tmp_path / "cut" / CHECKPOINT).read_bytes() == (tmp_path / "whole" / CHECKPOINT).read_bytes()
+
+
 def test_an_early_window_starts_no_student_late(buffer):
     late = {"distill.min_start_epoch": 1, "distill.outer_steps": 6}
     assert {outcome.start_epoch for outcome in distilled(recipe(late), buffer).log[1:]} == {1}

@@ -100,6 +100,7 @@ OTHER = {
 NEEDED_BESIDES = {
     "teachers.logit_adjustment": {"teachers": {"sampling": "natural"}},
     "teachers.surrogate_gap": {"teachers": {"sharpness_radius": 0.05}},
+    "distill.label_start": {"distill": {"learn_labels": True}},
 }
 CHANGES_NO_RESULT = {"source.path", "machine.processes", "machine.keep_mb"}
 

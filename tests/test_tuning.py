@@ -6,7 +6,7 @@ from medistill.errors import MatchingError
 from medistill.jobs import Silence
 from medistill.pipeline import open_run
 from medistill.recipe import read_recipe
-from medistill.tuning import candidates, tune
+from medistill.tuning import _with, candidates, tune
 from toys import Watch, recipe, write_npz
 
 
@@ -34,6 +34,20 @@ def test_candidates_begin_with_the_recipe_and_keep_its_teachers():
 def test_an_objective_without_teachers_is_asked_for_rates_alone():
     for one in candidates(recipe({"distill.objective": "dm"}), 4)[1:]:
         assert set(one) == {"image_rate", "inner_rate"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distill.angle_weight": 1.0},
+        {"distill.min_start_epoch": 3},
+        {"distill.window_steps": 5, "distill.first_max_start_epoch": 4},
+    ],
+)
+def test_every_candidate_is_a_recipe(changes):
+    toy = recipe({"teachers.epochs": 6, "distill.max_start_epoch": 4} | changes)
+    for one in candidates(toy, 30):
+        _with(toy, one)
 
 
 def test_the_best_trial_becomes_a_recipe_that_can_be_read(tmp_path):
@@ -64,5 +78,5 @@ def test_a_trial_that_diverges_is_no_winner_and_all_of_them_are_refused(tmp_path
         raise MatchingError("ten steps in a row")
 
     monkeypatch.setattr(medistill.tuning.pipeline, "distill_images", diverges)
-    with pytest.raises(MatchingError, match="Every trial diverged"):
+    with pytest.raises(MatchingError, match="Every trial failed"):
         tune(real, 2, 2, Silence())

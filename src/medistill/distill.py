@@ -102,7 +102,7 @@ def distill(
     if checkpoint is not None and checkpoint.exists():
         learned.restore(checkpoint)
     elif settings.learn_labels and settings.label_start == "teachers":
-        learned.logits = teachers_logits(recipe, learned.start, buffer)
+        learned.logits.copy_(teachers_logits(recipe, learned.start, buffer))  # in place: the optimizer holds it
     real = TrainingSet.of(splits.train, transform)
     progress.begin("distill", settings.outer_steps, learned.step)
     if not learned.log:

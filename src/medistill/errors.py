@@ -26,7 +26,7 @@ class PackageError(MedistillError):
 
 
 class Tampered(PackageError):
-    """A package's contents differ from its manifest."""
+    """A package's contents differ from its manifest, or its signature is not one over them."""
 
 
 class Unsupported(PackageError):
@@ -41,5 +41,5 @@ class StorageError(MedistillError):
     """A file of a run could not be written or read back: no space, no permission, or damaged on disk."""
 
 
-class KeyFault(MedistillError):
+class TrustError(MedistillError):
     """A key, a passphrase or a decision of trust is missing or not what was expected."""

@@ -26,6 +26,7 @@ from medistill.package.previews import slug
 
 Form = Literal["medmnist", "hf", "png"]
 FORMS: tuple[Form, ...] = get_args(Form)
+LEAKS = "Warning: these images may show real patients. Treat them like the patients' images themselves."
 
 
 def export(package: Package, form: Form, path: Path) -> int:
@@ -48,7 +49,7 @@ def export(package: Package, form: Form, path: Path) -> int:
         raise StorageError(f"{path.name} exists and is not replaced. Choose another --out.")
     films, targets = _films(package)
     if form == "medmnist":
-        _write_npz(path, films, targets, package.class_names)
+        _write_npz(path, films, targets, package.class_names, _about(package))
     else:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,13 +80,23 @@ def _enlarged(plane: NDArray[np.float32], width: int, height: int) -> NDArray[np
     return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _write_npz(path: Path, films: NDArray[np.uint8], targets: NDArray[np.float32], names: tuple[str, ...]) -> None:
+def _about(package: Package) -> str:
+    """What must be known wherever these images go."""
+    made = package.manifest.provenance
+    warning = f"{LEAKS} " if made.leaks_real_images else ""
+    return f"{warning}{made.privacy} From the package with SHA-256 {package.digest}."
+
+
+def _write_npz(
+    path: Path, films: NDArray[np.uint8], targets: NDArray[np.float32], names: tuple[str, ...], about: str
+) -> None:
     content = io.BytesIO()
     arrays = {
         "train_images": films[..., 0] if films.shape[-1] == 1 else films,
         "train_labels": targets.argmax(1)[:, None].astype(np.uint16 if len(names) > 256 else np.uint8),
         "train_probabilities": targets,
         "class_names": np.array(names),
+        "about": np.array(about),
     }
     np.savez(content, **arrays)
     write_whole(path, content.getvalue())
@@ -98,6 +109,7 @@ def _write_files(
     if form == "png":
         for index, (film, label) in enumerate(zip(films, labels, strict=True)):
             _save(folder / f"{label:03d}-{slug(names[label])}" / f"{index:05d}.png", film)
+        (folder / "README.txt").write_text(_about(package) + "\n", encoding="utf-8")
         return
     lines = []
     for index, (film, label) in enumerate(zip(films, labels, strict=True)):
@@ -120,7 +132,9 @@ def _card(package: Package, films: int) -> Iterator[str]:
         yield f"          '{index}': {json.dumps(name)}\n"
     yield f"  - name: probabilities\n    dtype: string\n  splits:\n  - name: train\n    num_examples: {films}\n---\n\n"
     yield f"# {_escaped(said.name)}\n\n"
-    yield f"{films} synthetic images made by {_escaped(made.method)} from patients' images. {made.privacy} "
+    if made.leaks_real_images:
+        yield f"**{LEAKS}**\n\n"
+    yield f"{films} synthetic images, {_escaped(made.method)}. {made.privacy} "
     yield "They teach networks; they are not films to read a diagnosis from.\n\n"
     yield f"Exported from the package with SHA-256 `{package.digest}`, which holds the evidence and the exact pixels. "
     yield "Networks see (x - mean) / std of intensities from 0 to 1: "

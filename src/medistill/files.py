@@ -42,7 +42,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write `content` to `path` so that a reader sees either all of it or the file as it was before.
 
-    `mode` are the permissions of a file that is new, less what the user's umask takes away.
+    `mode` are the permissions of a file that is new, less what the user's umask takes away; one that exists keeps its.
 
     Raises:
         StorageError: the disk is full, read-only, or not ours to write to; the half-written part is removed.
@@ -51,7 +51,9 @@ def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
         try:
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
+            partial.unlink(missing_ok=True)  # nothing that lies there, a link least of all, is written into
+            kept = path.stat().st_mode & 0o777 if path.exists() else mode
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, kept), "wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -7,17 +7,17 @@ own word about its signer is never believed: the key decides, and the receiver's
 Source: minisign's format, https://jedisct1.github.io/minisign.
 """
 
-import hashlib
 import os
 from base64 import b64decode
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import minisign
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from medistill.errors import KeyFault
+from medistill.errors import TrustError
 from medistill.files import read_json, write_json, write_whole
 
 PASSPHRASE = "MEDISTILL_PASSPHRASE"
@@ -36,15 +36,15 @@ def new_key(name: str, folder: Path, passphrase: str) -> tuple[Path, Path]:
         passphrase: encrypts the secret key; empty leaves it readable for whoever has the file.
 
     Raises:
-        KeyFault: the name is no file name, or one of the files exists: a key is never overwritten.
+        TrustError: the name is no file name, or one of the files exists: a key is never overwritten.
         StorageError: the disk refused.
     """
     if not name or Path(name).name != name or name.startswith("."):
-        raise KeyFault(f"{name!r} is no name of a file; expected for instance st-marys. Choose another.")
+        raise TrustError(f"{name!r} is no name of a file; expected for instance st-marys. Choose another.")
     secret_path, public_path = folder / f"{name}.key", folder / f"{name}.pub"
     for path in (secret_path, public_path):
         if path.exists():
-            raise KeyFault(f"{path.name} exists; a key is never overwritten. Choose another name, or move it away.")
+            raise TrustError(f"{path.name} exists; a key is never overwritten. Choose another name, or move it away.")
     pair = minisign.KeyPair.generate()
     public = bytes(pair.public_key) + b"\n"
     with pair.secret_key as secret:
@@ -60,19 +60,18 @@ def read_secret(path: Path, passphrase: str) -> minisign.SecretKey:
     """A secret key, decrypted, for signing.
 
     Raises:
-        KeyFault: the file is no secret key, or the passphrase is another.
-        StorageError: the file cannot be read.
+        TrustError: the file cannot be read, is no secret key, or the passphrase is another.
     """
     try:
         secret = minisign.SecretKey.from_bytes(path.read_bytes())
     except OSError as error:
-        raise KeyFault(f"{path.name} cannot be read: {os.strerror(error.errno or 0)}. Check the path.") from error
+        raise TrustError(f"{path.name} cannot be read: {os.strerror(error.errno or 0)}. Check the path.") from error
     except minisign.Error as error:
-        raise KeyFault(f"{path.name} is no secret key; expected NAME.key as medistill or minisign wrote it.") from error
+        raise TrustError(f"{path.name} is no secret key; expected NAME.key as minisign writes it.") from error
     try:
         secret.decrypt(passphrase)
     except minisign.Error as error:
-        raise KeyFault(f"{path.name}: the passphrase is another. Type it again, or set {PASSPHRASE}.") from error
+        raise TrustError(f"{path.name}: the passphrase is another. Type it again, or set {PASSPHRASE}.") from error
     return secret
 
 
@@ -80,37 +79,32 @@ def read_public(path: Path) -> str:
     """A public key in the one line that minisign writes it in, from its file.
 
     Raises:
-        KeyFault: the file cannot be read or is no public key.
+        TrustError: the file cannot be read or is no public key.
     """
     try:
         return str(minisign.PublicKey.from_bytes(path.read_bytes()).to_base64(), "ascii")
     except OSError as error:
-        raise KeyFault(f"{path.name} cannot be read: {os.strerror(error.errno or 0)}. Check the path.") from error
+        raise TrustError(f"{path.name} cannot be read: {os.strerror(error.errno or 0)}. Check the path.") from error
     except (minisign.Error, ValueError) as error:
-        raise KeyFault(f"{path.name} is no public key; expected NAME.pub as medistill or minisign wrote it.") from error
+        raise TrustError(f"{path.name} is no public key; expected NAME.pub as minisign writes it.") from error
 
 
-def fingerprint(public_key: str) -> str:
-    """What two people compare over the telephone: the first 160 bits of the key's SHA-256, in groups of four digits."""
-    digits = hashlib.sha256(b64decode(public_key)).hexdigest()[:40]
-    return " ".join(digits[at : at + 4] for at in range(0, 40, 4))
-
-
-@dataclass(frozen=True)
-class TrustedKey:
+class TrustedKey(BaseModel):
     """A key that a receiver has decided about.
 
     Attributes:
         name: what the receiver calls its owner.
         public_key: as minisign writes it.
-        since: the day of the decision, ISO 8601.
+        since: the day of the decision.
         revoked: the day on which trust ended, or None.
     """
 
-    name: str
-    public_key: str
-    since: str
-    revoked: str | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=64)
+    public_key: str = Field(pattern=r"^RW[A-Za-z0-9+/]{54}$")
+    since: date
+    revoked: date | None = None
 
 
 @dataclass(frozen=True)
@@ -133,36 +127,36 @@ class TrustStore:
         """All keys in the order in which they came.
 
         Raises:
-            KeyFault: the list is damaged.
+            TrustError: the list is damaged.
             StorageError: it cannot be read.
         """
         if not self.path.exists():
             return ()
         try:
-            return tuple(TrustedKey(**entry) for entry in read_json(self.path))
-        except TypeError as error:
-            raise KeyFault(
+            return _KEYS.validate_python(read_json(self.path))
+        except ValidationError as error:
+            raise TrustError(
                 f"{self.path.name} is damaged. Restore it from a copy, or delete it and trust anew."
             ) from error
 
     def find(self, public_key: str) -> TrustedKey | None:
         """What was decided about a key, if anything."""
-        return next((key for key in self.entries() if key.public_key == public_key), None)
+        return next((key for key in self.entries() if _raw(key.public_key) == _raw(public_key)), None)
 
     def trust(self, name: str, public_key: str, day: date) -> TrustedKey:
         """Trust a key from now on.
 
         Raises:
-            KeyFault: the name stands for another key already, or the key was revoked: trust does not come back.
+            TrustError: the name stands for another key already, or the key was revoked: trust does not come back.
         """
         known = self.entries()
         if (found := self.find(public_key)) is not None:
             if found.revoked:
-                raise KeyFault(f"This key was revoked on {found.revoked}. Ask {found.name} for their new one.")
+                raise TrustError(f"This key was revoked on {found.revoked}. Ask {found.name} for their new one.")
             return found
         if any(key.name == name and not key.revoked for key in known):
-            raise KeyFault(f"{name} stands for another key. Revoke that one first, or choose another name.")
-        added = TrustedKey(name, public_key, day.isoformat())
+            raise TrustError(f"{name} stands for another key. Revoke that one first, or choose another name.")
+        added = TrustedKey(name=name, public_key=public_key, since=day)
         self._write((*known, added))
         return added
 
@@ -170,16 +164,24 @@ class TrustStore:
         """Trust a key no longer, whenever it signed.
 
         Raises:
-            KeyFault: no trusted key has this name.
+            TrustError: no trusted key has this name.
         """
         known = self.entries()
         found = next((key for key in known if key.name == name and not key.revoked), None)
         if found is None:
             names = ", ".join(key.name for key in known if not key.revoked) or "none"
-            raise KeyFault(f"Found no trusted key called {name}; there is {names}.")
-        gone = replace(found, revoked=day.isoformat())
+            raise TrustError(f"Found no trusted key called {name}; there is {names}.")
+        gone = found.model_copy(update={"revoked": day})
         self._write([gone if key == found else key for key in known])
         return gone
 
     def _write(self, keys: Sequence[TrustedKey]) -> None:
-        write_json(self.path, [asdict(key) for key in keys])
+        write_json(self.path, [key.model_dump(mode="json") for key in keys])
+
+
+def _raw(public_key: str) -> bytes:
+    """The key itself, without the id in front of it, which nothing protects."""
+    return b64decode(public_key)[-32:]
+
+
+_KEYS: TypeAdapter[tuple[TrustedKey, ...]] = TypeAdapter(tuple[TrustedKey, ...])

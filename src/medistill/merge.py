@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medistill.errors import PackageError
-from medistill.package import Package, Provenance, Source, Transform, pack
+from medistill.package import Package, Provenance, Source, Transform, pack, tensors
+from medistill.package.manifest import validated
 
 
 def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[str, str] | None = None) -> Package:
@@ -68,28 +69,30 @@ def read_mapping(path: Path) -> dict[str, str]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-            header = list(rows[0]) if rows else []
+            header, *lines = [line for line in csv.reader(stream) if line] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PackageError(f"{path.name} cannot be read as a CSV in UTF-8. Check the file.") from error
     if header != ["from", "to"]:
         raise PackageError(
-            f"{path.name}: found the header {','.join(header)}; expected from,to. Correct the first line."
+            f"{path.name}: found the header {','.join(header)!r}; expected from,to. Correct the first line."
         )
     mapping: dict[str, str] = {}
-    for row in rows:
-        if row["from"] in mapping:
-            raise PackageError(f"{path.name}: {row['from']} is mapped twice; expected each name once. Remove a line.")
-        mapping[row["from"]] = row["to"]
+    for line in lines:
+        if len(line) != 2 or not all(line) or line[0] in mapping:
+            raise PackageError(
+                f"{path.name}: found the line {','.join(line)!r}; expected two names, the first of them once. "
+                "Correct it."
+            )
+        mapping[line[0]] = line[1]
     return mapping
 
 
 def _refuse(packages: Sequence[Package], classes: Mapping[str, str]) -> None:
     if len(packages) < 2:
         raise PackageError(f"found {len(packages)} package(s); expected two or more to merge.")
-    digests = [package.digest for package in packages]
-    if len(set(digests)) < len(digests):
-        raise PackageError("one package comes twice; its images would count double. Name each once.")
+    arrays = [entry.sha256 for each in packages for entry in each.manifest.files if entry.path == tensors.PATH]
+    if len(set(arrays)) < len(arrays):
+        raise PackageError("one set of images comes twice and would count double. Name each once.")
     (first, expected), *others = ((package.manifest.name, _shape(package)) for package in packages)
     for name, shape in others:
         different = [f"{what} ({value} and {shape[what]})" for what, value in expected.items() if shape[what] != value]
@@ -118,7 +121,8 @@ def _pooled(transforms: Sequence[Transform], weights: NDArray[np.float64]) -> Tr
     means, stds = (np.array([getattr(each, key) for each in transforms]) for key in ("mean", "std"))
     mean = weights @ means
     variance = weights @ (stds**2 + (means - mean) ** 2)
-    return Transform(mean=tuple(mean.tolist()), std=tuple(np.sqrt(variance).tolist()))
+    pooled = {"mean": tuple(mean.tolist()), "std": tuple(np.sqrt(variance).tolist())}
+    return validated(Transform, pooled, "transform")
 
 
 def _typical(rates: Sequence[float]) -> float:
@@ -128,18 +132,20 @@ def _typical(rates: Sequence[float]) -> float:
 def _provenance(packages: Sequence[Package]) -> Provenance:
     made = [package.manifest.provenance for package in packages]
     starts, methods = {each.start for each in made}, sorted({each.method for each in made})
-    return Provenance(
-        method=f"merged: {', '.join(methods)}"[:200],
-        start=starts.pop() if len(starts) == 1 else "unknown",
-        leaks_real_images=any(each.leaks_real_images for each in made),
-        software={},
-        sources=tuple(
-            Source(
-                name=package.manifest.name,
-                package_id=package.manifest.package_id,
-                signer=package.manifest.signer,
-                method=package.manifest.provenance.method,
-            )
-            for package in packages
-        ),
+    sources = tuple(
+        Source(
+            name=package.manifest.name,
+            package_id=package.manifest.package_id,
+            signer=package.manifest.signer,
+            method=package.manifest.provenance.method,
+        )
+        for package in packages
     )
+    said = {
+        "method": f"merged: {', '.join(methods)}"[:200].rstrip(),
+        "start": starts.pop() if len(starts) == 1 else "unknown",
+        "leaks_real_images": any(each.leaks_real_images for each in made),
+        "software": {},
+        "sources": sources,
+    }
+    return validated(Provenance, said, "provenance")

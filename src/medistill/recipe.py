@@ -160,8 +160,10 @@ class DistillSettings(Section):
                 f"objective = {self.objective!r} compares images class by class, so labels stay hard: "
                 "set learn_labels = false, or choose another objective"
             )
-        if self.label_start == "teachers" and self.objective not in ("mtt", "pruned"):
-            raise ValueError(f"objective = {self.objective!r} has no teachers: set label_start = 'class'")
+        if self.label_start == "teachers" and not (self.learn_labels and self.objective in ("mtt", "pruned")):
+            raise ValueError(
+                "label_start = 'teachers' needs learn_labels = true and an objective that follows teachers"
+            )
         return self
 
     def images_of_each(self, counts: Sequence[int]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from medistill.files import write_json, write_whole
 from medistill.jobs import Progress
 from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.pipeline import Run
-from medistill.recipe import Recipe, recipe_from
+from medistill.recipe import MachineSettings, Recipe, recipe_from
 
 RECIPE = "tuned.toml"
 
@@ -31,8 +31,8 @@ _EXPERT_EPOCHS = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried, the distill settings by name, and the best balanced accuracy of its selections on validation;
-    None where it diverged."""
+    """What was tried, the distill settings by name, and the best balanced accuracy of its selections on validation,
+    that of the start not among them; None where it diverged."""
 
     settings: dict[str, Any]
     score: float | None
@@ -59,16 +59,21 @@ def tune(opened: Run, trials: int, outer_steps: int, progress: Progress) -> tupl
     if recipe.distill.objective in FOLLOWS_TEACHERS:
         pipeline.teach(opened, progress)
     found: list[Trial] = []
-    for number, settings in enumerate(candidates(recipe, trials)):
+    short = {"outer_steps": outer_steps, "validate_every": max(1, outer_steps // 2)}
+    tried = [(settings, _with(recipe, settings | short)) for settings in candidates(recipe, trials)]
+    for number, (settings, one) in enumerate(tried):
         said = ", ".join(f"{key} {value:g}" for key, value in settings.items())
         progress.say(f"Trial {number + 1} of {trials}: {said or 'the recipe as it stands'}.")
-        tried = _with(recipe, settings | {"outer_steps": outer_steps, "validate_every": max(1, outer_steps // 2)})
-        found.append(Trial(settings, _score(opened.with_recipe(tried), progress)))
+        found.append(Trial(settings, _score(opened.with_recipe(one), progress)))
         write_json(opened.out / "tuning.json", [{"settings": trial.settings, "score": trial.score} for trial in found])
     best = max(found, key=lambda trial: -math.inf if trial.score is None else trial.score)
     if best.score is None:
-        raise MatchingError("Every trial diverged. Lower distill.inner_rate and distill.image_rate to a tenth.")
-    tuned = _with(recipe, best.settings)
+        raise MatchingError(
+            "Every trial failed: it diverged, or nothing was left to match. Lower distill.inner_rate and "
+            "distill.image_rate to a tenth, or distill.threshold."
+        )
+    own = MachineSettings(precision=recipe.machine.precision)  # the rest was chosen for this machine
+    tuned = _with(recipe, best.settings).model_copy(update={"machine": own})
     write_whole(opened.out / RECIPE, tuned.to_toml().encode())
     return found, tuned
 
@@ -76,8 +81,8 @@ def tune(opened: Run, trials: int, outer_steps: int, progress: Progress) -> tupl
 def candidates(recipe: Recipe, trials: int) -> list[dict[str, Any]]:
     """The settings of every trial: the recipe's own first, then draws that depend on its seed alone.
 
-    Rates are up to four times larger or smaller. Teachers stay the ones there are: a student that looks further ahead
-    starts earlier.
+    Rates are up to four times larger or smaller than the recipe's, steps and epochs are drawn from a few usual ones.
+    Teachers stay the ones there are: a student that looks further ahead starts earlier.
     """
     settings, draw = recipe.distill, np.random.default_rng(recipe.seed_for("tune"))
     tried: list[dict[str, Any]] = [{}]
@@ -91,7 +96,10 @@ def candidates(recipe: Recipe, trials: int) -> list[dict[str, Any]]:
             one["student_steps"] = int(draw.choice(_STUDENT_STEPS))
         if settings.objective in FOLLOWS_TEACHERS:
             furthest = recipe.last_teacher_epoch
-            one["expert_epochs"] = int(draw.choice([epochs for epochs in _EXPERT_EPOCHS if epochs <= furthest]))
+            earliest = max(settings.min_start_epoch, settings.first_max_start_epoch if settings.window_steps else 0)
+            least = 2 if settings.angle_weight > 0 else 1
+            fitting = [epochs for epochs in _EXPERT_EPOCHS if least <= epochs <= furthest - earliest]
+            one["expert_epochs"] = int(draw.choice(fitting or [settings.expert_epochs]))
             one["max_start_epoch"] = furthest - one["expert_epochs"]
         tried.append(one)
     return tried
@@ -102,7 +110,7 @@ def _score(trial: Run, progress: Progress) -> float | None:
         log = pipeline.distill_images(trial, progress).log
     except MatchingError:
         return None
-    scores = [outcome.validation for outcome in log if outcome.validation is not None]
+    scores = [outcome.validation for outcome in log if outcome.step > 0 and outcome.validation is not None]
     return max(scores, default=None)
 
 

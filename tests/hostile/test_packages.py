@@ -502,3 +502,9 @@ def test_a_manifest_with_anything_in_place_of_a_statement_is_refused_or_opens(
     scratch.write_bytes(resealed(files(), **{key: value}))
     with contextlib.suppress(PackageError):
         assert json.loads(open_package(scratch, allow_unsigned=True).manifest.model_dump_json())[key] == value
+
+
+@pytest.mark.parametrize("formation", [3, 5, 7, 1, 0, 9, 2.5, "2"])
+def test_a_formation_that_no_image_can_have_is_refused(refuse: Refuse, formation: object) -> None:
+    said = json.loads(files()["manifest.json"])["training"] | {"formation": formation}
+    refuse(resealed(files(), training=said))

@@ -61,7 +61,7 @@ def test_a_hugging_face_folder_names_its_classes(tmp_path, package):
 
 def test_a_folder_of_pictures_has_a_folder_for_each_class(tmp_path, package):
     export(package, "png", tmp_path / "png")
-    found = sorted(path.relative_to(tmp_path / "png").as_posix() for path in (tmp_path / "png").glob("*/*"))
+    found = sorted(path.relative_to(tmp_path / "png").as_posix() for path in (tmp_path / "png").glob("*/*.png"))
     assert found == ["000-normal/00000.png", "001-lung-opacity-e/00001.png"]
 
 
@@ -89,3 +89,18 @@ def test_films_of_a_formation_are_those_that_networks_see(tmp_path, formation):
     with np.load(tmp_path / "out.npz") as found:
         assert np.abs(found["train_images"] - 255 * seen).max() <= 0.51
         assert found["train_labels"][:, 0].tolist() == [0] * formation**2 + [1] * formation**2
+
+
+def test_what_may_show_patients_says_so_in_every_form(tmp_path):
+    real = contents()["provenance"].model_copy(update={"start": "real", "leaks_real_images": True})
+    for leaks, given in ((True, {"provenance": real}), (False, {})):
+        package = pack(tmp_path / f"{leaks}.medistill", **contents(**given))
+        said = []
+        for form in FORMS:
+            export(package, form, tmp_path / f"{form}-{leaks}.npz")
+        with np.load(tmp_path / f"medmnist-{leaks}.npz") as found:
+            said.append(str(found["about"]))
+        said.append((tmp_path / f"hf-{leaks}.npz/README.md").read_text())
+        said.append((tmp_path / f"png-{leaks}.npz/README.txt").read_text())
+        assert all(("may show real patients" in text) == leaks for text in said)
+        assert all("Not anonymized" in text for text in said)

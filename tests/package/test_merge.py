@@ -69,7 +69,7 @@ def test_a_mapping_gives_one_name_to_what_hospitals_call_differently(tmp_path, t
 
 
 def test_two_hard_labelled_sets_stay_hard(tmp_path):
-    pair = [package(tmp_path, name) for name in ("a", "b")]
+    pair = [package(tmp_path, name, inner_rate=rate) for name, rate in (("a", 0.1), ("b", 0.2))]
     assert merge(pair, tmp_path / "ab.medistill", "ab").labels.tolist() == [0, 1, 0, 1]
 
 
@@ -91,8 +91,12 @@ def test_what_cannot_be_trained_on_alike_is_refused(tmp_path, two):
     other = package(tmp_path, "wider", training=Training.model_validate(wider))
     with pytest.raises(PackageError, match=r"differ in width \(8 and 16\)"):
         merge((two[0], other), tmp_path / "x.medistill", "x")
-    with pytest.raises(PackageError, match="comes twice"):
-        merge((two[0], two[0]), tmp_path / "x.medistill", "x")
+    again = sign_package(
+        tmp_path / "second.medistill", "Dr X", minisign.KeyPair.generate().secret_key, date(2027, 1, 1)
+    )
+    for twice in ((two[0], two[0]), (two[1], again)):
+        with pytest.raises(PackageError, match="comes twice"):
+            merge(twice, tmp_path / "x.medistill", "x")
     with pytest.raises(PackageError, match="expected two or more"):
         merge(two[:1], tmp_path / "x.medistill", "x")
     with pytest.raises(PackageError, match="the mapping names flu, which no package has"):
@@ -106,7 +110,10 @@ def test_a_mapping_is_read_from_a_table_or_refused(tmp_path):
     assert read_mapping(path) == {"covid": "COVID-19"}
     for text, reason in (
         ("a,b\n1,2\n", "expected from,to"),
-        ("from,to\na,b\na,c\n", "mapped twice"),
+        ("from,to\na,b\na,c\n", "'a,c'; expected two names"),
+        ("from,to\na,b,c\n", "'a,b,c'; expected two names"),
+        ("from,to\na\n", "'a'; expected two names"),
+        ("from,to\n,b\n", "',b'; expected two names"),
         ("", "expected from,to"),
     ):
         path.write_text(text, encoding="utf-8")
@@ -114,3 +121,16 @@ def test_a_mapping_is_read_from_a_table_or_refused(tmp_path):
             read_mapping(path)
     with pytest.raises(PackageError, match=r"absent\.csv cannot be read"):
         read_mapping(tmp_path / "absent.csv")
+
+
+def test_odd_but_valid_statements_are_refused_and_not_raised(tmp_path):
+    far = [
+        package(tmp_path, name, transform=Transform(mean=(mean,), std=(1e4,)), inner_rate=rate)
+        for name, mean, rate in (("a", 1e4, 0.1), ("b", -1e4, 0.2))
+    ]
+    with pytest.raises(PackageError, match="transform"):
+        merge(far, tmp_path / "x.medistill", "x")
+    wordy = contents()["provenance"].model_copy(update={"method": "x " * 95 + "y z"})
+    long = package(tmp_path, "long", provenance=wordy, inner_rate=0.7)
+    merged = merge((long, package(tmp_path, "short", inner_rate=0.8)), tmp_path / "y.medistill", "y")
+    assert len(merged.manifest.provenance.method) <= 200

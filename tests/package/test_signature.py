@@ -140,6 +140,24 @@ def test_unsigned_and_untrusted_packages_are_refused_unless_allowed(
         open_package(plain, trusted_keys=[other], allow_unsigned=True)
 
 
+@pytest.mark.parametrize("name", ["Universit\u00e4tsklinikum K\u00f6ln", "\u6771\u4eac"])
+def test_a_signer_may_write_their_name_as_it_is_written(signed: Path, secret: minisign.SecretKey, name: str) -> None:
+    sign_package(signed, name, secret, DAY)
+    opened = open_package(signed)
+    assert opened.manifest.signer is not None
+    assert opened.manifest.signer.name == name
+    comment = archive.parse(signed.read_bytes())[SIGNATURE].splitlines()[2].decode()
+    assert comment.isascii()
+    assert comment.endswith(", 2026-11-25")
+
+
+def test_packing_the_same_again_keeps_the_signature_and_packing_another_does_not(signed: Path) -> None:
+    before = signed.read_bytes()
+    assert pack(signed, **contents()).signed_on == DAY
+    assert signed.read_bytes() == before
+    assert pack(signed, **contents(inner_rate=0.5)).signed_on is None
+
+
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\nb", " a", "\u202eevil"])
 def test_a_signers_name_is_plain_text(signed: Path, secret: minisign.SecretKey, name: str) -> None:
     before = signed.read_bytes()

@@ -85,6 +85,8 @@ def test_packed_photographs_are_decoded_split_by_split(tmp_path):
         {"jpeg": np.zeros((4, 4), np.uint8)},
         {"labels": np.array([0, 1, 0, -1])},
         {"labels": np.array([0, 1])},
+        {"offsets": np.array(["0", "1", "2", "3", "4"])},
+        {"offsets": np.array([0]), "labels": np.array([], np.uint8), "is_test": np.array([], np.bool_)},
     ],
 )
 def test_packed_photographs_that_do_not_fit_together_are_refused(tmp_path, changes):

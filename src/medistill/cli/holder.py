@@ -179,6 +179,10 @@ def pack(
     image_size: Annotated[int | None, typer.Option("--size", help="Bring --images to this many pixels.", min=8)] = None,
     channels: Annotated[int, typer.Option("--channels", help="1 (grey) or 3 (color) for --images.")] = 1,
     rate: Annotated[float, typer.Option("--rate", help="Learning rate that --images ask to be trained with.")] = 0.01,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Sign the package with your NAME.key.", show_default=False)
+    ] = None,
+    passphrase_file: PassphraseFile = None,
     json: JsonFlag = False,
 ) -> None:
     """Stage 4: seal the set in a package; or, with --images, any labelled images as a set "not distilled here".
@@ -191,17 +195,23 @@ def pack(
         raise typer.BadParameter("Give either a RECIPE or --images.")
     if channels not in (1, 3):
         raise typer.BadParameter("--channels is 1 or 3.")
+    signs = None if key is None else _signing(key, None, passphrase_file)
     if recipe is not None:
         opened = _open(recipe, settings, out)
         from medistill import pipeline
 
-        return _show_products(pipeline.seal(opened), json)
+        products = pipeline.seal(opened)
+        if signs is not None:
+            signs(products.package)
+        return _show_products(products, json)
     assert images is not None
     if out is None:
         raise typer.BadParameter("--images needs --out FILE.medistill.")
     from medistill.pipeline import seal_images
 
     package = seal_images(images, out, image_size, channels, rate)
+    if signs is not None:
+        package = signs(out)
     answer = {"package": str(out), "images": len(package.images), "digest": package.digest}
     _answer(answer, json, f"{len(package.images)} images sealed, not distilled here: {out}")
 
@@ -228,9 +238,10 @@ def _signing(key: Path, name: str | None, passphrase_file: Path | None) -> "Call
     from datetime import date
 
     from medistill.keys import read_secret
-    from medistill.package import sign_package
+    from medistill.package import sign_package, signer_of
 
     secret = read_secret(key, passphrase(passphrase_file))
+    signer_of(secret, name or key.stem)
 
     def sign_it(package: Path) -> "Package":
         with secret:
@@ -433,7 +444,8 @@ def tune(
         said = ", ".join(f"{key} {value:g}" for key, value in trial.settings.items()) or "the recipe as it stands"
         table.add_row(str(number + 1), said, "diverged" if trial.score is None else f"{100 * trial.score:.1f}")
     console.out.print(table)
-    console.out.print(f"{opened.out / RECIPE}: {tuned.name} with the best trial's settings", markup=False)
+    console.out.print(f"{tuned.name} with the best trial's settings: {opened.out / RECIPE}", markup=False)
+    console.out.print("It names no images: give them with --set source.path=...")
 
 
 def _budgets(text: str | None) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from medistill.cli import console
 from medistill.cli.console import JsonFlag
@@ -20,14 +21,14 @@ PassphraseFile = Annotated[
 
 def passphrase(file: Path | None, confirm: bool = False) -> str:
     """The passphrase of a secret key: from a file, from MEDISTILL_PASSPHRASE, or typed."""
-    from medistill.errors import KeyFault
+    from medistill.errors import TrustError
     from medistill.keys import PASSPHRASE
 
     if file is not None:
         try:
             return file.read_text(encoding="utf-8").split("\n", 1)[0]
         except (OSError, UnicodeDecodeError) as error:
-            raise KeyFault(f"{file.name} cannot be read as text. Check --passphrase-file.") from error
+            raise TrustError(f"{file.name} cannot be read as text. Check --passphrase-file.") from error
     if PASSPHRASE in os.environ:
         return os.environ[PASSPHRASE]
     typed: str = typer.prompt(
@@ -48,7 +49,8 @@ def new(
 
     Example: medistill keys new st-marys --out keys
     """
-    from medistill.keys import fingerprint, new_key, read_public
+    from medistill.keys import new_key, read_public
+    from medistill.package import fingerprint
 
     secret, public = new_key(name, out, passphrase(passphrase_file, confirm=True))
     mark = fingerprint(read_public(public))
@@ -66,18 +68,19 @@ def list_keys(json: JsonFlag = False) -> None:
 
     Example: medistill keys list
     """
-    from dataclasses import asdict
-
-    from medistill.keys import TrustStore, fingerprint
+    from medistill.keys import TrustStore
+    from medistill.package import fingerprint
 
     keys = TrustStore.of_user().entries()
     if json:
-        return console.print_json([asdict(key) | {"fingerprint": fingerprint(key.public_key)} for key in keys])
+        return console.print_json(
+            [key.model_dump(mode="json") | {"fingerprint": fingerprint(key.public_key)} for key in keys]
+        )
     table = Table()
     for column in ("name", "fingerprint", "trusted since", "revoked"):
         table.add_column(column)
     for key in keys:
-        table.add_row(key.name, fingerprint(key.public_key), key.since, key.revoked or "")
+        table.add_row(Text(key.name), fingerprint(key.public_key), key.since.isoformat(), str(key.revoked or ""))
     console.out.print(table if keys else "No key is trusted yet: medistill keys trust THEIR.pub")
 
 
@@ -92,7 +95,8 @@ def trust(
 
     Example: medistill keys trust st-marys.pub
     """
-    from medistill.keys import TrustStore, fingerprint, read_public
+    from medistill.keys import TrustStore, read_public
+    from medistill.package import fingerprint
 
     key = TrustStore.of_user().trust(name or public.stem, read_public(public), date.today())
     if json:
@@ -113,5 +117,5 @@ def revoke(
 
     gone = TrustStore.of_user().revoke(name, date.today())
     if json:
-        return console.print_json({"name": gone.name, "revoked": gone.revoked})
+        return console.print_json({"name": gone.name, "revoked": str(gone.revoked)})
     console.out.print(f"Packages signed by {gone.name} are refused from now on.", markup=False)

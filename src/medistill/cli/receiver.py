@@ -61,7 +61,8 @@ def show(
     if json:
         utility = None if opened.utility is None else opened.utility.model_dump(mode="json")
         manifest = opened.manifest.model_dump(mode="json", exclude_none=True)
-        return console.print_json({"manifest": manifest, "inner_rate": opened.inner_rate, "utility": utility})
+        document = {"manifest": manifest, "inner_rate": opened.inner_rate, "utility": utility}
+        return console.print_json(document | signer.document())
     _say_who(signer)
     _print_summary(opened)
 
@@ -118,7 +119,7 @@ def export(
 
     Example: medistill export phantom.medistill --to hf --out phantom-hf
     """
-    from medistill.export import FORMS
+    from medistill.export import FORMS, LEAKS
     from medistill.export import export as write
 
     form = next((form for form in FORMS if form == to), None)
@@ -127,6 +128,8 @@ def export(
     opened, signer = _opened(package, allow_unsigned, require_trusted)
     if not signer.trusted:
         _say_who(signer)
+    if opened.manifest.provenance.leaks_real_images:
+        console.err.print(LEAKS)
     count = write(opened, form, out)
     if json:
         return console.print_json({"out": str(out), "images": count})
@@ -149,9 +152,12 @@ def merge(
 
     Example: medistill merge st-marys.medistill st-lukes.medistill --map words.csv --out both.medistill
     """
+    from medistill.errors import StorageError
     from medistill.merge import merge as join
     from medistill.merge import read_mapping
 
+    if out.exists():
+        raise StorageError(f"{out.name} exists and is not replaced. Choose another --out.")
     opened = []
     for path in packages:
         package, signer = _opened(path, allow_unsigned, require_trusted)
@@ -189,24 +195,26 @@ class _Signer:
 def _opened(path: Path, allow_unsigned: bool, require_trusted: bool) -> "tuple[Package, _Signer]":
     """A package that this receiver may go on with, and who signed it."""
     from medistill.errors import PackageError
-    from medistill.keys import TrustStore, fingerprint
-    from medistill.package import open_package
+    from medistill.keys import TrustStore
+    from medistill.package import fingerprint, open_package
 
-    store = TrustStore.of_user()
-    trusted_keys = [key.public_key for key in store.entries() if not key.revoked] if require_trusted else None
-    package = open_package(path, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned)
+    package = open_package(path, allow_unsigned=allow_unsigned and not require_trusted)
     signer = package.manifest.signer
     if signer is None or package.signed_on is None:
         return package, _Signer(None, None, None, False)
-    known = store.find(signer.public_key)
-    if known is not None and known.revoked:
+    known, mark = TrustStore.of_user().find(signer.public_key), fingerprint(signer.public_key)
+    if known is not None and known.revoked is not None:
         raise PackageError(
             f"{path.name}: it is signed with a key of {known.name} that was revoked on {known.revoked}. Ask them for "
             "the package signed with their new key."
         )
-    day = package.signed_on.isoformat()
+    if known is None and require_trusted:
+        raise PackageError(
+            f"{path.name}: it is signed with a key you do not trust, {mark}, by somebody who calls themselves "
+            f"{signer.name}. Compare these digits with them, then: medistill keys trust THEIR.pub"
+        )
     name = signer.name if known is None else known.name
-    return package, _Signer(name, fingerprint(signer.public_key), day, known is not None)
+    return package, _Signer(name, mark, package.signed_on.isoformat(), known is not None)
 
 
 def _say_who(signer: _Signer) -> None:

@@ -23,6 +23,7 @@ from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.pipeline import Run
 from medistill.recipe import Architecture, Objective
 from medistill.shapes import Params
+from medistill.sources.opening import open_source
 from medistill.synthetic import normalized
 from medistill.train import TrainingSet
 
@@ -221,6 +222,20 @@ class Contenders:
         return learn_encoders(
             self._recipe, lessons, self._images, self._transform, folder, self._run.processes, self._progress
         )
+
+
+def check_transfer(opened: Run, question: Question) -> None:
+    """Refuse what transfer is to begin with, if it cannot, before any work is done.
+
+    Raises:
+        RecipeError: the weights cannot be read, or are another model's.
+        SourceError: the images cannot be read.
+        MissingPart: timm is needed and not installed.
+    """
+    if "transfer" in question.methods and question.weights is not None:
+        learned_elsewhere(Timm(question.timm), question.weights, opened.splits.train)
+    if "transfer" in question.methods and question.natural is not None:
+        open_source(question.natural)
 
 
 def sealed_as(seeded: Run, objective: Objective) -> Path:

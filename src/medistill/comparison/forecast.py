@@ -9,6 +9,7 @@ from torch import Tensor
 from medistill.baselines.encoders import PRETEXTS
 from medistill.baselines.pretraining import duration, pretrain
 from medistill.baselines.selection import RULES
+from medistill.comparison.contenders import check_transfer
 from medistill.comparison.question import OBJECTIVES, Question, with_budget, with_objective
 from medistill.jobs import Tick, run_jobs
 from medistill.networks import build
@@ -27,6 +28,7 @@ def forecast(opened: Run, question: Question) -> Plan:
 
     What transfer learns from, apart from the gratings, is not read for this: its own training is left out.
     """
+    check_transfer(opened, question)
     ipcs = question.ipcs or (opened.recipe.distill.ipc,)
     asked = [name for name in OBJECTIVES if name in question.methods]
     stages = []

@@ -17,6 +17,7 @@ from medistill.pipeline import Run
 from medistill.report.comparison import render_comparison
 from medistill.report.markdown import comparison_table
 from medistill.report.sheet import contact_sheet
+from medistill.synthetic import SyntheticSet
 
 
 def write_pages(opened: Run, comparison: Comparison) -> None:
@@ -50,11 +51,12 @@ def _sheet(name: str, package: Package) -> bytes:
 
 def _beside_nearest(name: str, package: Package, real: LabelledImages) -> bytes:
     """A sheet with two rows for each class: its synthetic images, and under each the nearest real one."""
-    labels = np.asarray(package.labels if package.labels.ndim == 1 else package.labels.argmax(axis=1), dtype=np.int64)
-    near = real.pixels[nearest_of_class(package.images, labels, real)] / np.float32(255)
+    films = SyntheticSet.from_package(package).unfolded()
+    images, labels = films.intensities(), films.targets.argmax(1).numpy()
+    near = real.pixels[nearest_of_class(images, labels, real)] / np.float32(255)
     names = tuple(row for name in package.class_names for row in (f"{name}, synthetic", f"{name}, nearest real"))
     return contact_sheet(
-        np.concatenate([package.images, near]),
+        np.concatenate([images, near]),
         np.concatenate([2 * labels, 2 * labels + 1]),
         names,
         caption=f"{name}: synthetic images and real ones",

@@ -37,6 +37,8 @@ class Question:
         unknown = sorted(set(self.methods) - set(METHODS))
         if unknown or not self.methods:
             raise RecipeError(f"--methods {','.join(unknown)}: expected some of {', '.join(METHODS)}.")
+        if self.natural is not None and self.weights is not None:
+            raise RecipeError("--natural and --weights both say what transfer begins with. Give one of them.")
         if any(ipc < 1 for ipc in self.ipcs) or len(set(self.ipcs)) < len(self.ipcs):
             raise RecipeError(f"--ipc {','.join(map(str, self.ipcs))}: expected different numbers of 1 or more.")
 

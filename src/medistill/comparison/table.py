@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medistill import metrics, pipeline
 from medistill.comparison.contenders import Contenders
 from medistill.comparison.pages import write_pages
 from medistill.comparison.question import Question, with_budget
 from medistill.evaluate import Judged, commonest, judge_arms
-from medistill.evidence import Compared, Comparison, Pretrained, Protocol
+from medistill.evidence import Compared, Comparison, Labels, Pretrained, Protocol
 from medistill.files import write_json
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
@@ -28,10 +29,22 @@ _Key = tuple[str, Protocol, int | None]
 
 @dataclass
 class _Line:
-    """What is known of a row so far, seed by seed."""
+    """What is known of a row so far, seed by seed; the networks themselves lie on disk."""
 
-    judged: list[Judged] = field(default_factory=list)
+    architecture: str
+    images: int
+    labels: Labels
+    rates: set[float] = field(default_factory=set)
+    predictions: list[NDArray[np.float32]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
     sent_bytes: list[int] = field(default_factory=list)
+
+    def add(self, judged: Judged, sent_bytes: int) -> None:
+        """What one more seed found."""
+        self.rates.add(judged.rate)
+        self.predictions += judged.predictions
+        self.seconds += [network.seconds for network in judged.networks]
+        self.sent_bytes.append(sent_bytes)
 
 
 def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
@@ -59,10 +72,10 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
             contenders = Contenders(budgeted, question, progress)
             found = judge_arms(pipeline.bench_of(budgeted), [each.arm for each in contenders.all], judged, progress)
             for each, said in zip(contenders.all, found, strict=True):
-                line = lines.setdefault((each.name, each.protocol, None if each.protocol == "full" else ipc), _Line())
+                key = (each.name, each.protocol, None if each.protocol == "full" else ipc)
+                fresh = _Line(str(said.arm.architecture), len(said.arm.data), said.labels)
                 if each.protocol != "full" or ipc == ipcs[0]:
-                    line.judged.append(said)
-                    line.sent_bytes.append(each.sent_bytes)
+                    lines.setdefault(key, fresh).add(said, each.sent_bytes)
             pretrained |= dict.fromkeys(contenders.pretrained)
         rows = [_floor(opened, judged, split)]
         rows += [_row(opened, key, line, judged, split) for key, line in _in_order(lines)]
@@ -100,18 +113,14 @@ def _floor(opened: Run, judged: LabelledImages, split: str) -> Compared:
 
 def _row(opened: Run, key: _Key, line: _Line, judged: LabelledImages, split: str) -> Compared:
     name, protocol, ipc = key
-    predictions = [each for seed in line.judged for each in seed.predictions]
-    seconds = [network.seconds for seed in line.judged for network in seed.networks]
-    rates = {each.rate for each in line.judged}
-    first = line.judged[0]
     row = metrics.row(
         name,
-        str(first.arm.architecture),
+        line.architecture,
         split,
-        len(first.arm.data),
-        first.labels,
-        rates.pop() if len(rates) == 1 else None,
-        predictions,
+        line.images,
+        line.labels,
+        next(iter(line.rates)) if len(line.rates) == 1 else None,
+        line.predictions,
         judged,
         opened.recipe.seed_for("evaluate/interval"),
     )
@@ -120,8 +129,8 @@ def _row(opened: Run, key: _Key, line: _Line, judged: LabelledImages, split: str
         protocol=protocol,
         ipc=ipc,
         sent_bytes=int(np.mean(line.sent_bytes)),
-        train_seconds=float(np.mean(seconds)),
-        detail=metrics.detail(predictions, judged),
+        train_seconds=float(np.mean(line.seconds)),
+        detail=metrics.detail(line.predictions, judged),
     )
 
 

@@ -9,6 +9,7 @@ Weights are read from safetensors files alone: the other usual kind can run code
 """
 
 import difflib
+import functools
 import importlib
 import importlib.util
 from dataclasses import dataclass
@@ -124,14 +125,16 @@ def _timm() -> Any:
     except RuntimeError:
         for name in ("nms", "qnms"):
             schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            _TORCHVISION.define(schema)  # type: ignore[no-untyped-call]
+            _declarations().define(schema)  # type: ignore[no-untyped-call]
     import timm
 
     return timm
 
 
-# A declaration lasts as long as this does.
-_TORCHVISION = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+@functools.cache
+def _declarations() -> torch.library.Library:
+    """Operators stay declared as long as this is kept."""
+    return torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 class _Enlarge(nn.Module):

@@ -16,7 +16,8 @@ from medistill.package.manifest import (
     Transform,
     check_class_names,
 )
-from medistill.package.sealed import SUFFIX, Package, open_package, pack, sign_package
+from medistill.package.sealed import SUFFIX, Package, open_package, pack, sign_package, signer_of
+from medistill.package.signature import fingerprint
 
 __all__ = [
     "PRIVACY",
@@ -31,7 +32,9 @@ __all__ = [
     "Training",
     "Transform",
     "check_class_names",
+    "fingerprint",
     "open_package",
     "pack",
     "sign_package",
+    "signer_of",
 ]

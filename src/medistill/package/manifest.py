@@ -26,6 +26,7 @@ MAX_IMAGES = 50_000
 MAX_SIDE = 4096
 MAX_CLASSES = 1000
 MAX_BYTES = 2**24
+MAX_FILM_VALUES = 2**27
 MAX_RECORD_BYTES = 2**20
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 SUM_TOLERANCE = 1e-4
@@ -199,6 +200,12 @@ class Manifest(Part):
                 f"transform has {len(self.transform.mean)} mean(s) and {len(self.transform.std)} std(s); expected one "
                 f"a channel, and images have {self.images.channels}"
             )
+        formation, form = self.training.formation or 1, self.images
+        if form.height % formation or form.width % formation:
+            raise ValueError(f"formation {formation} does not divide images of {form.width} x {form.height}")
+        values = form.count * form.channels * form.height * form.width * formation**2
+        if formation > 1 and values > MAX_FILM_VALUES:
+            raise ValueError(f"the films of a formation of {formation} take more than {MAX_FILM_VALUES:,} values")
         if self.class_prior is not None:
             if set(self.class_prior) != set(self.classes):
                 raise ValueError("class_prior must name exactly the classes")

@@ -87,7 +87,8 @@ def pack(
     The same contents give the same bytes, on any machine, at any time.
 
     Args:
-        path: the file to write, ending in .medistill; one that exists is replaced.
+        path: the file to write, ending in .medistill; one that exists is replaced, unless it holds the same and is
+            signed.
         name: what people call the set, up to 64 characters.
         images: intensities, float32, 0 black and 1 white, not normalized, [n, channels, height, width].
         labels: class indices, integers [n], or probabilities, float32 [n, classes].
@@ -136,8 +137,21 @@ def pack(
         package = _judged(content)
     except PackageError as error:
         raise type(error)(f"{path.name}: {error}") from error
+    signed = _signed_already(path, content)
+    if signed is not None:
+        return signed
     write_whole(path, content)
     return package
+
+
+def signer_of(key: minisign.SecretKey, name: str) -> manifest.Signer:
+    """Whom a manifest names that is signed with this key.
+
+    Raises:
+        PackageError: the name is not plain text of 1 to 64 characters.
+    """
+    public_key = key.get_public_key().to_base64().decode()
+    return manifest.validated(manifest.Signer, {"name": name, "public_key": public_key}, "signer")
 
 
 def sign_package(path: str | Path, name: str, key: minisign.SecretKey, day: date) -> Package:
@@ -157,8 +171,7 @@ def sign_package(path: str | Path, name: str, key: minisign.SecretKey, day: date
     try:
         files = archive.parse(_content(path))
         said = manifest.parse(files)
-        public_key = key.get_public_key().to_base64().decode()
-        signer = manifest.validated(manifest.Signer, {"name": name, "public_key": public_key}, "signer")
+        signer = signer_of(key, name)
         parts = {at: part for at, part in files.items() if at not in (archive.MANIFEST, archive.SIGNATURE)}
         text = manifest.build(said.model_copy(update={"signer": signer}), parts)
         signed = {archive.MANIFEST: text, archive.SIGNATURE: signature.build(text, signer, key, day)}
@@ -200,8 +213,14 @@ def open_package(
                 "unsigned packages for this call (--allow-unsigned, allow_unsigned=True)."
             )
         if trusted_keys is not None and (signer is None or signer.public_key not in trusted_keys):
-            by = "nobody" if signer is None else f"{signer.name} with a key that is not among the trusted ones"
-            raise PackageError(f"it is signed by {by}. Compare the key's fingerprint with its owner, then trust it.")
+            if signer is None:
+                raise PackageError(
+                    "it is signed by nobody; expected one of the trusted keys. Ask its maker to sign it."
+                )
+            raise PackageError(
+                f"it is signed by {signer.name} with a key that is not among the trusted ones, "
+                f"{signature.fingerprint(signer.public_key)}. Compare these digits with its owner, then trust it."
+            )
         return package
     except PackageError as error:
         raise type(error)(f"{path.name}: {error}") from error
@@ -253,6 +272,21 @@ def _judged(content: bytes) -> Package:
         digest=digest(content),
         signed_on=signed_on,
     )
+
+
+def _signed_already(path: Path, content: bytes) -> Package | None:
+    """The package that lies there, if it is these very contents, signed."""
+    try:
+        there = _content(path)
+        files = archive.parse(there)
+        package = _judged(there)
+    except PackageError:
+        return None
+    if package.manifest.signer is None:
+        return None
+    parts = {at: part for at, part in files.items() if at not in (archive.MANIFEST, archive.SIGNATURE)}
+    text = manifest.build(package.manifest.model_copy(update={"signer": None}), parts)
+    return package if archive.build(parts | {archive.MANIFEST: text}) == content else None
 
 
 def _signed_on(said: Manifest, files: Mapping[str, bytes]) -> date | None:

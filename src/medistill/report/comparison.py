@@ -74,7 +74,7 @@ def render_comparison(
 def headline(comparison: Comparison) -> str:
     """The comparison in one sentence; it leaves out what was not measured.
 
-    For instance: "With 20 labelled images a class, BYOL, fine-tuned (saw all, unlabelled) came first of 12 methods on
+    For instance: "With 20 labelled images a class, BYOL, fine-tuned (saw all, unlabelled) came first of 12 rows on
     test: 71.2 ± 1.0 % balanced accuracy; of those that get nothing else, pruned trajectory matching: 69.9 ± 0.8 %; with
     all labels 85.0 ± 0.4 %."
     """

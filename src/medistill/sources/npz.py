@@ -116,16 +116,18 @@ def _packed(file: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Part]:
         raise SourceError(
             f"{file}: found jpeg but no {' and no '.join(missing)}; expected both. Add the missing array."
         )
-    content, offsets = arrays["jpeg"], arrays["offsets"].astype(np.int64)
+    content, offsets = arrays["jpeg"], arrays["offsets"]
     labels = _checked_labels(file, "labels", arrays["labels"])
     is_test = arrays.get("is_test", np.zeros(len(labels), dtype=np.bool_))
     if (
-        content.dtype != np.uint8
+        not len(labels)
+        or content.dtype != np.uint8
         or content.ndim != 1
+        or offsets.dtype.kind not in "iu"
         or offsets.shape != (len(labels) + 1,)
         or is_test.shape != labels.shape
         or is_test.dtype != np.bool_
-        or (np.diff(offsets, prepend=0, append=len(content)) < 0).any()
+        or (np.diff(offsets.astype(np.int64), prepend=0, append=len(content)) < 0).any()
     ):
         raise SourceError(
             f"{file}: jpeg, offsets, labels and is_test do not fit together; expected the bytes of n files, n + 1 "
@@ -133,8 +135,9 @@ def _packed(file: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Part]:
         )
     members = {"train" if "is_test" in arrays else ALL: ~is_test, "test": is_test}
     found = {split: np.flatnonzero(of_split) for split, of_split in members.items()}
+    places = offsets.astype(np.int64)
     return {
-        split: Part(Packed(content, offsets, chosen), labels[chosen]) for split, chosen in found.items() if len(chosen)
+        split: Part(Packed(content, places, chosen), labels[chosen]) for split, chosen in found.items() if len(chosen)
     }
 
 
