@@ -114,7 +114,7 @@ def _write_files(
     lines = []
     for index, (film, label) in enumerate(zip(films, labels, strict=True)):
         _save(folder / "train" / f"{index:05d}.png", film)
-        lines.append([f"{index:05d}.png", str(label), json.dumps([round(float(p), 6) for p in targets[index]])])
+        lines.append([f"{index:05d}.png", names[label], json.dumps([round(float(p), 6) for p in targets[index]])])
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerows([["file_name", "label", "probabilities"], *lines])
@@ -130,7 +130,7 @@ def _card(package: Package, films: int) -> Iterator[str]:
     yield "  - name: label\n    dtype:\n      class_label:\n        names:\n"
     for index, name in enumerate(package.class_names):
         yield f"          '{index}': {json.dumps(name)}\n"
-    yield f"  - name: probabilities\n    dtype: string\n  splits:\n  - name: train\n    num_examples: {films}\n---\n\n"
+    yield "  - name: probabilities\n    dtype: string\n---\n\n"
     yield f"# {_escaped(said.name)}\n\n"
     if made.leaks_real_images:
         yield f"**{LEAKS}**\n\n"

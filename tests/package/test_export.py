@@ -50,7 +50,7 @@ def test_a_hugging_face_folder_names_its_classes(tmp_path, package):
     export(package, "hf", tmp_path / "hf")
     with (tmp_path / "hf/train/metadata.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["file_name"], row["label"]) for row in rows] == [("00000.png", "0"), ("00001.png", "1")]
+    assert [(row["file_name"], row["label"]) for row in rows] == [("00000.png", ODD[0]), ("00001.png", ODD[1])]
     assert json.loads(rows[0]["probabilities"]) == [0.75, 0.25]
     card = (tmp_path / "hf/README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nconfigs:\n")
