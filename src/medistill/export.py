@@ -123,14 +123,9 @@ def _write_files(
 
 
 def _card(package: Package, films: int) -> Iterator[str]:
-    """A dataset card, whose head tells Hugging Face's tools what the numbers in the table mean."""
+    """A dataset card, whose head tells Hugging Face's tools where the images are."""
     said, made = package.manifest, package.manifest.provenance
-    yield "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train/*\n"
-    yield "dataset_info:\n  features:\n  - name: image\n    dtype: image\n"
-    yield "  - name: label\n    dtype:\n      class_label:\n        names:\n"
-    for index, name in enumerate(package.class_names):
-        yield f"          '{index}': {json.dumps(name)}\n"
-    yield "  - name: probabilities\n    dtype: string\n---\n\n"
+    yield "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train/*\n---\n\n"
     yield f"# {_escaped(said.name)}\n\n"
     if made.leaks_real_images:
         yield f"**{LEAKS}**\n\n"

@@ -54,7 +54,7 @@ def test_a_hugging_face_folder_names_its_classes(tmp_path, package):
     assert json.loads(rows[0]["probabilities"]) == [0.75, 0.25]
     card = (tmp_path / "hf/README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nconfigs:\n")
-    assert json.dumps(ODD[1]) in card
+    assert card.split("---\n")[1].startswith("configs:")
     assert "Not anonymized" in card
     assert package.digest in card
 
