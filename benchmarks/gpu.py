@@ -1,8 +1,8 @@
 """Everything about a GPU in one table a question: one command, under ten minutes.
 
-1. Cases a, b and c of `benchmarks.gradient`: every variant against the eager float32 reference.
-2. The founding setting (112 px, depth 5, 80 images, 20 student steps): milliseconds an outer step, the rate of its
+1. The founding setting (112 px, depth 5, 80 images, 20 student steps): milliseconds an outer step, the rate of its
    convolutions, and that as a share of the rate of one large bfloat16 matrix product on the same card.
+2. Cases a, b and c of `benchmarks.gradient`: every variant against the eager float32 reference.
 3. Training: images a second of the plain loop and of the project's, by precision and by networks trained at once.
 
 Shares are of what this card was measured to do a moment before, never of a data sheet.
@@ -15,6 +15,7 @@ import argparse
 import functools
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,31 +49,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not torch.cuda.is_available():
         raise SystemExit("torch finds no GPU here: this benchmark measures nothing without one.")
     product_rate, bandwidth = _matrix_product_rate(), _bandwidth()
+    founding = _founding(options.repeats, product_rate)
+    if not options.json:
+        print(f"{torch.cuda.get_device_name()}: bfloat16 products {product_rate / 1e12:.0f} TFLOP/s, ", end="")
+        print(f"memory {bandwidth / 1e12:.2f} TB/s")
+        print("\nfounding setting: " + " ".join(f"{name} {value}" for name, value in FOUNDING.items()))
+        print("\n".join(_founding_line(row) for row in founding), flush=True)
     cases = {}
     for name, case in CASES.items():
         cases[name] = compared(FREE | case, options.repeats, "cuda")
         if not options.json:
             print(f"\ncase {name}")
             print_table(cases[name])
-    founding = _founding(options.repeats, product_rate)
+            sys.stdout.flush()  # a lent card may be taken back before the last table
     training, spreads = training_rates(TRAINING, options.repeats, "cuda")
     if options.json:
         card = {"name": torch.cuda.get_device_name(), "bfloat16_flops": product_rate, "bytes_per_second": bandwidth}
-        print(json.dumps({"card": card, "cases": cases, "founding": founding, "training": training}, indent=2))
+        print(json.dumps({"card": card, "founding": founding, "cases": cases, "training": training}, indent=2))
         return
-    print(f"\n{torch.cuda.get_device_name()}: bfloat16 products {product_rate / 1e12:.0f} TFLOP/s, ", end="")
-    print(f"memory {bandwidth / 1e12:.2f} TB/s")
-    print("\nfounding setting: " + " ".join(f"{name} {value}" for name, value in FOUNDING.items()))
-    for row in founding:
-        if row["seconds"] is None:
-            print(f"{row['name']:18} {row['precision']:14} {row['mode']:11} does not fit")
-            continue
-        print(
-            f"{row['name']:18} {row['precision']:14} {row['mode']:11} {1e3 * row['seconds']:8.0f} ms "
-            f"{row['peak_bytes'] / 1e9:6.2f} GB {100 * row['share_of_product_rate']:5.1f} % of the product rate"
-        )
     print("\ntraining: " + " ".join(f"{name} {value}" for name, value in TRAINING.items()))
     print_rates(training, spreads)
+
+
+def _founding_line(row: dict[str, Any]) -> str:
+    named = f"{row['name']:18} {row['precision']:14} {row['mode']:11}"
+    if row["seconds"] is None:
+        return f"{named} does not fit"
+    share = 100 * row["share_of_product_rate"]
+    return (
+        f"{named} {1e3 * row['seconds']:8.0f} ms {row['peak_bytes'] / 1e9:6.2f} GB {share:5.1f} % of the product rate"
+    )
 
 
 def _founding(repeats: int, product_rate: float) -> list[dict[str, Any]]:
@@ -86,7 +92,8 @@ def _founding(repeats: int, product_rate: float) -> list[dict[str, Any]]:
             row["peak_bytes"] = peak_bytes(FOUNDING, variant, "cuda")
             row["share_of_product_rate"] = passes * work * problem.steps / row["seconds"] / product_rate
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
+            pass
+        torch.cuda.empty_cache()
         rows.append(row)
     return rows
 

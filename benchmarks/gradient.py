@@ -3,8 +3,8 @@
 The reference is what the field does: a flat-parameter ConvNet in eager float32, written here from the mathematics, its
 J student steps unrolled by `autograd.grad(create_graph=True)`, then one pass back through everything. Beside it stand
 the adjoint by automatic differentiation, the adjoint with the ConvNet's derivatives written out (activations kept or
-recomputed; in float32 and, where the machine computes in them, TensorFloat-32 and bfloat16), and the gradient that
-TESLA's released code computes, which leaves out how a batch changes later weights.
+recomputed, on a GPU also recorded as CUDA graphs; in float32 and, where the machine computes in them, TensorFloat-32
+and bfloat16), and the gradient that TESLA's released code computes, which leaves out how a batch changes later weights.
 
 Variants run interleaved in one process, one thread, on the same inputs; times are process CPU seconds (on a GPU seconds
 on the wall, with everything finished), medians of the repetitions after one that is not counted. Peak memory is
@@ -41,7 +41,7 @@ from medistill.augment import augment
 from medistill.jobs import keep_freed_memory
 from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
-from medistill.networks import FlatNetwork, build, can_compile, cross_entropy
+from medistill.networks import FlatNetwork, build, can_compile, cross_entropy, forget_recordings
 from medistill.recipe import Device, MachineSettings, NetworkSettings, Precision
 from medistill.usage import measured
 
@@ -52,7 +52,11 @@ CASES = {
 }
 FREE = {"channels": 1, "size": 32, "classes": 4, "width": 64, "depth": 3, "batch": 40, "steps": 10, "padding": 1}
 RATE, EVERYTHING = 0.02, 2**50
-FORWARD_PASSES = {"kept": 9, "recomputed": 11}  # what one student step's convolutions cost, there and back
+FORWARD_PASSES = {
+    "kept": 9,
+    "recomputed": 11,
+    "recorded": 11,
+}  # what one student step's convolutions cost, there and back
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,9 +104,10 @@ class Problem:
             each.to(device, dtype) for each in (start, target, images, targets)
         )
 
-    def written(self, precision: Precision) -> FlatNetwork:
+    def written(self, precision: Precision, graphs: bool = False) -> FlatNetwork:
         """The network whose derivatives are written out, compiled where the machine can."""
-        machine = MachineSettings(device=self.device, compiles=can_compile(self.device), precision=precision)
+        compiles = can_compile(self.device)
+        machine = MachineSettings(device=self.device, compiles=compiles, precision=precision, graphs=graphs)
         return build(*self._form, machine=machine)
 
     def distance(self, end: Tensor) -> Tensor:
@@ -202,7 +207,8 @@ class Variant(NamedTuple):
             return unrolled(problem)
         if self.name == "tesla":
             return tesla(problem)
-        network = problem.automatic if self.name == "adjoint-automatic" else problem.written(self.precision)
+        written = problem.written(self.precision, self.mode == "recorded")
+        network = problem.automatic if self.name == "adjoint-automatic" else written
         return adjoint(problem, network, EVERYTHING if self.mode == "kept" else 0)
 
 
@@ -211,15 +217,12 @@ REFERENCE = Variant("unrolled", "float32", "graph")
 
 def variants_on(device: Device) -> list[Variant]:
     """Every variant that a device computes natively."""
+    modes = ("kept", "recomputed", "recorded") if device == "cuda" else ("kept", "recomputed")
     return [
         REFERENCE,
         Variant("tesla", "float32", "graph"),
         Variant("adjoint-automatic", "float32", "recomputed"),
-        *(
-            Variant("adjoint", precision, mode)
-            for precision in precisions_of(device)
-            for mode in ("kept", "recomputed")
-        ),
+        *(Variant("adjoint", precision, mode) for precision in precisions_of(device) for mode in modes),
     ]
 
 
@@ -313,6 +316,7 @@ def _peak(shape: dict[str, int], variant: Variant, device: Device) -> int:
     """Bytes that a variant holds at most, beyond what a far smaller gradient of the same kind needed."""
     torch.set_num_threads(1)
     keep_freed_memory()
+    forget_recordings()
     problem, small = Problem(shape, device), Problem(shape | {"batch": 1, "steps": 1}, device)
     before, most = (
         measured(functools.partial(variant.gradient, each), repeats=1, device=device)[1] for each in (small, problem)

@@ -1,10 +1,10 @@
 """Training on real images, variant beside variant: images a second on one thread, and with two processes.
 
 The plain loop is what a tutorial writes: a module, automatic differentiation, `torch.optim.SGD`, float images. Beside
-it the project's training loop, uncompiled and compiled, in every precision that the machine computes in, from 8-bit
-images, without augmentation in any of them. Variants are interleaved in one process; times are process CPU seconds of
-one pass over the images (on a GPU seconds on the wall), medians of the repetitions after one that is not counted. Last,
-several processes of the last variant at once, in seconds on the wall.
+it the project's training loop, uncompiled, compiled, and on a GPU recorded as CUDA graphs, in every precision that the
+machine computes in, from 8-bit images, without augmentation in any of them. Variants are interleaved in one process;
+times are process CPU seconds of one pass over the images (on a GPU seconds on the wall), medians of the repetitions
+after one that is not counted. Last, several processes of the last variant at once, in seconds on the wall.
 
     python -m benchmarks.training --size 28 --width 128 --depth 3
 """
@@ -24,7 +24,7 @@ from torch.nn import functional
 from benchmarks.clock import precisions_of, seconds_of, wall_seconds_of
 from medistill.images import LabelledImages
 from medistill.jobs import keep_freed_memory
-from medistill.networks import FlatNetwork, build, can_compile
+from medistill.networks import FlatNetwork, build, can_compile, forget_recordings
 from medistill.networks.convnet import convnet
 from medistill.package import Transform
 from medistill.recipe import AugmentSettings, Device, MachineSettings, NetworkSettings, Precision
@@ -71,6 +71,9 @@ def training_rates(shape: dict[str, int], repeats: int, device: Device) -> tuple
     rates = {name: shape["images"] / statistics.median(times) for name, times in seconds.items()}
     spreads = {name: max(times) / min(times) - 1 for name, times in seconds.items()}
     best = list(variants)[-1]
+    del variants
+    forget_recordings()
+    torch.cuda.empty_cache()
     for processes in _PROCESSES[device]:
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
             jobs = [(shape, repeats, device, best)] * processes
@@ -94,13 +97,15 @@ def _variants(shape: dict[str, int], device: Device) -> dict[str, Callable[[], N
     transform = Transform(mean=(0.5,) * shape["channels"], std=(0.25,) * shape["channels"])
     data = TrainingSet.of(images, transform).on(device)
 
-    def ours(precision: Precision, compiles: bool) -> Callable[[], None]:
-        machine = MachineSettings(device=device, compiles=compiles, precision=precision)
+    def ours(precision: Precision, compiles: bool, graphs: bool = False) -> Callable[[], None]:
+        machine = MachineSettings(device=device, compiles=compiles, precision=precision, graphs=graphs)
         return lambda: _ours(build(*form, machine=machine), data, shape["batch"])
 
     variants = {"plain": lambda: _plain(form, data, shape["batch"]), "uncompiled": ours("float32", False)}
     if can_compile(device):
         variants |= {f"compiled {precision}": ours(precision, True) for precision in precisions_of(device)}
+    if can_compile(device) and device == "cuda":
+        variants |= {f"recorded {precision}": ours(precision, True, graphs=True) for precision in precisions_of(device)}
     return variants
 
 

@@ -50,10 +50,10 @@ def made_up_costs(monkeypatch: pytest.MonkeyPatch) -> None:
         images = run.recipe.distill.micro_batch or 12
         return Stage("distill", 1.0, (100 + 10 * images + min(run.recipe.machine.keep_mb, 300)) * MEGABYTE, 0)
 
-    monkeypatch.setattr("medistill.plan._training_step", lambda run, architecture, batch: (1.0, 100 * MEGABYTE))
+    monkeypatch.setattr("medistill.plan.training_step", lambda run, architecture, batch: (1.0, 100 * MEGABYTE))
     for name in ("own_bytes", "shared_bytes"):
         monkeypatch.setattr(f"medistill.plan.{name}", lambda device: 0)
-    monkeypatch.setattr("medistill.plan._distillation", student)
+    monkeypatch.setattr("medistill.plan.distillation", student)
 
 
 @pytest.mark.usefixtures("made_up_costs")

@@ -96,13 +96,14 @@ OTHER = {
     "machine.processes": 2,
     "machine.precision": "bfloat16",
     "machine.keep_mb": 100,
+    "machine.graphs": True,
 }
 NEEDED_BESIDES = {
     "teachers.logit_adjustment": {"teachers": {"sampling": "natural"}},
     "teachers.surrogate_gap": {"teachers": {"sharpness_radius": 0.05}},
     "distill.label_start": {"distill": {"learn_labels": True}},
 }
-CHANGES_NO_RESULT = {"source.path", "machine.processes", "machine.keep_mb"}
+CHANGES_NO_RESULT = {"source.path", "machine.processes", "machine.keep_mb", "machine.graphs"}
 
 
 def before(key: str) -> Recipe:

@@ -170,8 +170,9 @@ def _end_pool() -> None:
 
 
 def _context() -> Any:
-    """Processes forked from a clean one that has torch imported, or started anew where the system cannot fork."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    """Processes forked from a clean one that has torch imported, or started anew where they cannot be forked: not on
+    every system, and not where a GPU's driver might be loaded, which does not survive it."""
+    if "forkserver" not in multiprocessing.get_all_start_methods() or torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # The compiler takes seconds to import: workers get it ready made where this process needed it too.

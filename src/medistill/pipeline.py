@@ -393,8 +393,8 @@ def _distilled(opened: Run) -> Distilled:
 
 def software() -> dict[str, str]:
     """The versions that decide results."""
-    names = ("medistill", "torch", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    others = {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
+    return {"python": platform.python_version(), "medistill": __version__} | others
 
 
 def _test_reads(opened: Run) -> Path:

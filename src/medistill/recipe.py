@@ -231,8 +231,8 @@ class MachineSettings(Section):
 
     `device` (a GPU is chosen among several by CUDA_VISIBLE_DEVICES), `threads` of the outer loop and `compiles` (the
     ConvNet's own derivatives, compiled) change the last bits of a result, `precision` (of convolutions) more than
-    those; `processes` and `keep_mb` (activations that an outer step may keep instead of computing them again) change
-    nothing.
+    those; `processes`, `keep_mb` (activations that an outer step may keep instead of computing them again) and `graphs`
+    (on a GPU, replay a ConvNet's derivatives as CUDA graphs) change nothing.
     """
 
     device: Device | None = None
@@ -241,6 +241,7 @@ class MachineSettings(Section):
     precision: Precision = "float32"
     processes: int | None = Field(None, ge=1)
     keep_mb: int = Field(2048, ge=0)
+    graphs: bool = False
 
     @model_validator(mode="after")
     def _precision_is_there(self) -> Self:
@@ -310,9 +311,11 @@ class Recipe(Section):
         return int.from_bytes(hashed[:8], "big") >> 1
 
     def public(self) -> dict[str, Any]:
-        """The settings without those that change no result: `source.path`, the number of processes, memory."""
+        """The settings without those that change no result: `source.path`, the number of processes, memory, graphs."""
         settings = self.model_dump(mode="json")
-        del settings["source"]["path"], settings["machine"]["processes"], settings["machine"]["keep_mb"]
+        del settings["source"]["path"]
+        for unseen in ("processes", "keep_mb", "graphs"):
+            del settings["machine"][unseen]
         return settings
 
     def digest(self, *sections: str) -> str:

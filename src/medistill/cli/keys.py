@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from medistill.cli import console
 from medistill.cli.console import JsonFlag
@@ -76,12 +74,11 @@ def list_keys(json: JsonFlag = False) -> None:
         return console.print_json(
             [key.model_dump(mode="json") | {"fingerprint": fingerprint(key.public_key)} for key in keys]
         )
-    table = Table()
-    for column in ("name", "fingerprint", "trusted since", "revoked"):
-        table.add_column(column)
     for key in keys:
-        table.add_row(Text(key.name), fingerprint(key.public_key), key.since.isoformat(), str(key.revoked or ""))
-    console.out.print(table if keys else "No key is trusted yet: medistill keys trust THEIR.pub")
+        until = f"revoked on {key.revoked}" if key.revoked else f"trusted since {key.since}"
+        console.out.print(f"{key.name}, {until}\n  {fingerprint(key.public_key)}", markup=False)
+    if not keys:
+        console.out.print("No key is trusted yet: medistill keys trust THEIR.pub")
 
 
 @app.command()

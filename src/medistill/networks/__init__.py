@@ -1,5 +1,7 @@
 """Networks as pure functions of one flat parameter vector, and their derivatives."""
 
+import functools
+
 import torch
 
 from medistill.networks.compiling import can_compile
@@ -7,12 +9,23 @@ from medistill.networks.convnet import ConvNet, convnet
 from medistill.networks.flat import Alignment, FlatNetwork, Slope, cross_entropy
 from medistill.networks.kernels import fused
 from medistill.networks.pretrained import Timm, timm_network
+from medistill.networks.recorded import RecordedConvNet
 from medistill.networks.resnet import ResNet18
 from medistill.networks.vgg import VGG11
 from medistill.networks.vit import ViT
-from medistill.recipe import MachineSettings, NetworkSettings
+from medistill.recipe import MachineSettings, NetworkSettings, Precision
 
-__all__ = ["AUTOMATIC", "Alignment", "FlatNetwork", "Slope", "Timm", "build", "can_compile", "cross_entropy"]
+__all__ = [
+    "AUTOMATIC",
+    "Alignment",
+    "FlatNetwork",
+    "Slope",
+    "Timm",
+    "build",
+    "can_compile",
+    "cross_entropy",
+    "forget_recordings",
+]
 
 
 AUTOMATIC = MachineSettings(compiles=False)
@@ -50,7 +63,22 @@ def build(
         return FlatNetwork(VGG11(channels, size, classes, settings.width))
     if settings.architecture == "vit":
         return FlatNetwork(ViT(channels, size, classes, settings.width, settings.depth))
-    layers = convnet(settings, channels, size, classes)
     if not machine.compiles:
-        return FlatNetwork(layers)
-    return ConvNet(layers, fused(), narrow=machine.precision == "bfloat16")
+        return FlatNetwork(convnet(settings, channels, size, classes))
+    narrow = machine.precision == "bfloat16"
+    if machine.device == "cuda" and machine.graphs:
+        return _recorded(settings, channels, size, classes, narrow, machine.precision)
+    return ConvNet(convnet(settings, channels, size, classes), fused(), narrow)
+
+
+@functools.lru_cache(maxsize=4)
+def _recorded(
+    settings: NetworkSettings, channels: int, size: int, classes: int, narrow: bool, precision: Precision
+) -> RecordedConvNet:
+    """The same network whenever it is asked for, so that it is recorded once; `precision` is part of a recording."""
+    return RecordedConvNet(convnet(settings, channels, size, classes), fused(), narrow)
+
+
+def forget_recordings() -> None:
+    """Give back the GPU memory of the networks that were recorded last; whoever still holds one keeps it."""
+    _recorded.cache_clear()

@@ -10,7 +10,7 @@ The gradient to w is the adjoint of this. With a sum over all tiles and images, 
     w_bar = G' [ sum (B' x B) . (A z_bar A') ] G
 
 Tiles of x and z_bar are held for a piece of the images at a time, small enough to stay in the processor's cache.
-Rounding is no worse than in the direct sum, for B and A hold nothing but 0, 1 and -1. The convolution itself and its
+Rounding is of the size of the direct sum's, for B and A hold nothing but 0, 1 and -1. The convolution itself and its
 pullback to x gain less, because libraries run those closer to the machine's limit than this one (docs/log.md).
 
 Source: Lavin and Gray, CVPR 2016 (arXiv 1509.09308), F(2 x 2, 3 x 3).
