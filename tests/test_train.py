@@ -269,3 +269,13 @@ def test_a_pretrained_network_begins_with_its_features_and_a_classifier_of_its_o
     start = fresh(network, 3, pretrained).params
     assert torch.equal(start[: -network.head_size], pretrained)
     assert torch.equal(start[-network.head_size :], afresh[-network.head_size :])
+
+
+def test_joined_sets_keep_each_its_own_normalization_and_targets():
+    bytes_of, others = TrainingSet.of(films(), TRANSFORM), Transform(mean=(0.1,), std=(0.5,))
+    floats = TrainingSet(torch.ones(2, *films().pixels.shape[1:]), torch.full((2, 2), 0.5), others)
+    joined = TrainingSet.joined([bytes_of, floats])
+    images, targets = joined.batch(torch.arange(len(joined)))
+    assert torch.equal(images[:-2], normalized(bytes_of.pixels, TRANSFORM))
+    assert torch.equal(images[-2:], floats.pixels)
+    assert torch.equal(targets, torch.cat([bytes_of.targets, floats.targets]))

@@ -6,7 +6,7 @@ parameters, velocity and the epoch's number, and a resumed training repeats an u
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,12 @@ class TrainingSet:
         """The films of a synthetic set, which are normalized already."""
         films = synthetic.unfolded()
         return cls(films.images, films.targets, films.transform)
+
+    @classmethod
+    def joined(cls, sets: "Sequence[TrainingSet]") -> "TrainingSet":
+        """All of them as one, normalized, each with its own transform; of the same classes and size."""
+        pixels = torch.cat([normalized(each.pixels, each.transform) for each in sets])
+        return cls(pixels, torch.cat([each.targets for each in sets]), sets[0].transform)
 
     def __len__(self) -> int:
         return len(self.pixels)
