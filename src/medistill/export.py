@@ -8,10 +8,8 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,12 +19,13 @@ from PIL import Image
 
 from medistill.errors import StorageError
 from medistill.files import storage_errors, write_whole
-from medistill.package import Package
+from medistill.package import Package, documents
+from medistill.package.documents import LEAKS
 from medistill.package.previews import slug
+from medistill.package.tensors import eight_bits
 
 Form = Literal["medmnist", "hf", "png"]
 FORMS: tuple[Form, ...] = get_args(Form)
-LEAKS = "Warning: these images may show real patients. Treat them like the patients' images themselves."
 
 
 def export(package: Package, form: Form, path: Path) -> int:
@@ -71,8 +70,7 @@ def _films(package: Package) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     small = parts.transpose(0, 2, 4, 1, 3, 5).reshape(-1, height // formation, width // formation)
     planes = small if formation == 1 else np.stack([_enlarged(plane, width, height) for plane in small])
     films = planes.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-    eight_bits = np.rint(255 * np.clip(films, 0, 1)).astype(np.uint8)
-    return eight_bits, np.repeat(package.targets, formation**2, axis=0)
+    return eight_bits(films), np.repeat(package.targets, formation**2, axis=0)
 
 
 def _enlarged(plane: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
@@ -119,30 +117,14 @@ def _write_files(
     writer = csv.writer(table, lineterminator="\n")
     writer.writerows([["file_name", "label", "probabilities"], *lines])
     (folder / "train" / "metadata.csv").write_text(table.getvalue(), encoding="utf-8")
-    (folder / "README.md").write_text("".join(_card(package, len(films))), encoding="utf-8")
-
-
-def _card(package: Package, films: int) -> Iterator[str]:
-    """A dataset card, whose head tells Hugging Face's tools where the images are."""
-    said, made = package.manifest, package.manifest.provenance
-    yield "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train/*\n---\n\n"
-    yield f"# {_escaped(said.name)}\n\n"
-    if made.leaks_real_images:
-        yield f"**{LEAKS}**\n\n"
-    yield f"{films} synthetic images, {_escaped(made.method)}. {made.privacy} "
-    yield "They teach networks; they are not films to read a diagnosis from.\n\n"
-    yield f"Exported from the package with SHA-256 `{package.digest}`, which holds the evidence and the exact pixels. "
-    yield "Networks see (x - mean) / std of intensities from 0 to 1: "
-    yield f"mean {list(said.transform.mean)}, std {list(said.transform.std)}.\n"
+    card = "".join(documents.card(package.manifest, len(films), "train/*"))
+    (folder / documents.CARD).write_text(f"{card}\n{_about(package)}\n", encoding="utf-8")
+    (folder / documents.AGREEMENT).write_text(documents.agreement(package.manifest.terms), encoding="utf-8")
 
 
 def _save(path: Path, film: NDArray[np.uint8]) -> None:
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(film[..., 0] if film.shape[-1] == 1 else film).save(path, "PNG")
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#|&!])", r"\\\1", text)
 
 
 def _umask() -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medistill.errors import PackageError
-from medistill.package import Package, Provenance, Source, Transform, pack, tensors
+from medistill.package import Package, Provenance, Source, Transform, common_terms, pack, tensors
 from medistill.package.manifest import validated
 
 
@@ -22,7 +22,8 @@ def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[s
     """Seal the images of several packages in one, unsigned.
 
     Images stay what they are. The transform is that of all images together, weighted by their number; the learning
-    rates are the geometric means; the rest of the training is the first package's.
+    rates are the geometric means; the rest of the training is the first package's. What the terms of all packages allow
+    is allowed.
 
     Args:
         packages: two or more, opened.
@@ -58,6 +59,7 @@ def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[s
         transform=_pooled([package.manifest.transform for package in packages], counts / counts.sum()),
         training=first.model_copy(update={"rate": _typical([package.manifest.training.rate for package in packages])}),
         provenance=_provenance(packages),
+        terms=common_terms([package.manifest.terms for package in packages]),
     )
 
 

@@ -30,7 +30,7 @@ from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress, available_cores
 from medistill.networks import can_compile
 from medistill.objectives import FOLLOWS_TEACHERS
-from medistill.package import Package, Provenance, Training, Transform, check_class_names, pack
+from medistill.package import NARROW, Package, Provenance, Terms, Training, Transform, check_class_names, pack
 from medistill.recipe import AugmentSettings, Device, EvaluateSettings, NetworkSettings, Objective, Recipe, recipe_from
 from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
@@ -134,13 +134,14 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     return Run(resolved, splits, Transform(mean=mean, std=std), splits.fingerprint(), _identity(splits.test), out)
 
 
-def run(opened: Run, progress: Progress, final: bool = False) -> Products:
+def run(opened: Run, progress: Progress, final: bool = False, terms: Terms = NARROW) -> Products:
     """The whole path: teachers, distillation, evaluation, package; continues where an earlier call stopped.
 
     Args:
         opened: a recipe with its images.
         progress: told of everything.
         final: judge on the test split, which is recorded, instead of on validation.
+        terms: what a receiver may do with the package.
 
     Raises:
         MedistillError: see the stages.
@@ -151,7 +152,7 @@ def run(opened: Run, progress: Progress, final: bool = False) -> Products:
         teach(opened, progress)
     distill_images(opened, progress)
     judge(opened, progress, final)
-    return seal(opened)
+    return seal(opened, terms)
 
 
 def teach(opened: Run, progress: Progress) -> Buffer:
@@ -246,7 +247,7 @@ def test_readings(opened: Run) -> int:
     return _count_lines(_test_reads(opened))
 
 
-def seal(opened: Run) -> Products:
+def seal(opened: Run, terms: Terms = NARROW) -> Products:
     """Stage 4: seal the set with its evidence in a package, and write the report and the contact sheet beside it.
 
     Raises:
@@ -265,7 +266,7 @@ def seal(opened: Run) -> Products:
     row = utility.row("distilled")
     assert row is not None
     assert row.rate is not None
-    package = seal_set(opened, distilled, row.rate, products.package, utility)
+    package = seal_set(opened, distilled, row.rate, products.package, utility, terms)
     sheet = contact_sheet(
         package.images, package.labels, package.class_names, caption=f"{recipe.name}: synthetic images"
     )
@@ -291,7 +292,9 @@ def seal(opened: Run) -> Products:
     return products
 
 
-def seal_images(source: str, path: Path, size: int | None, channels: int, rate: float) -> Package:
+def seal_images(
+    source: str, path: Path, size: int | None, channels: int, rate: float, terms: Terms = NARROW
+) -> Package:
     """Seal any labelled images as a set "not distilled here": a control, or another method's result.
 
     Args:
@@ -300,6 +303,7 @@ def seal_images(source: str, path: Path, size: int | None, channels: int, rate: 
         size: height and width in pixels, or None to keep what the images have.
         channels: 1 or 3.
         rate: the learning rate that the package asks for.
+        terms: what a receiver may do with it.
 
     Raises:
         SourceError: the images cannot be read.
@@ -331,10 +335,18 @@ def seal_images(source: str, path: Path, size: int | None, channels: int, rate: 
         provenance=Provenance(
             method="not distilled here", start="unknown", leaks_real_images=True, software=software()
         ),
+        terms=terms,
     )
 
 
-def seal_set(opened: Run, distilled: Distilled, rate: float, path: Path, utility: Utility | None = None) -> Package:
+def seal_set(
+    opened: Run,
+    distilled: Distilled,
+    rate: float,
+    path: Path,
+    utility: Utility | None = None,
+    terms: Terms = NARROW,
+) -> Package:
     """Seal a distilled set alone: what the last stage does for the recipe's own.
 
     Args:
@@ -343,6 +355,7 @@ def seal_set(opened: Run, distilled: Distilled, rate: float, path: Path, utility
         rate: the learning rate that a receiver should train with.
         path: the package to write.
         utility: what was measured, if anything was.
+        terms: what a receiver may do with it.
 
     Raises:
         PackageError: the set cannot be sealed.
@@ -378,6 +391,7 @@ def seal_set(opened: Run, distilled: Distilled, rate: float, path: Path, utility
             recipe_digest=recipe.digest(),
             software=software(),
         ),
+        terms=terms,
         class_prior=dict(zip(train.class_names, (train.counts / len(train)).tolist(), strict=True)),
         recipe_toml=recipe.to_toml(),
         utility=utility,

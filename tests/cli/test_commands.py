@@ -158,6 +158,20 @@ def test_any_images_can_be_packed_as_a_control(place: Path, tmp_path: Path) -> N
     assert medistill("verify", path, "--allow-unsigned", "--require-trusted").exit_code == 1
 
 
+def test_terms_from_a_file_are_sealed_told_and_kept(place: Path, tmp_path: Path) -> None:
+    path, terms = tmp_path / "control.medistill", tmp_path / "terms.toml"
+    terms.write_text("commercial = true\nexpires = 2001-02-03\n")
+    assert medistill("pack", "--images", f"{place / 'films.npz'}#train", "--out", path, "--terms", terms).exit_code == 0
+    over = medistill("verify", path, "--allow-unsigned", "--json")
+    assert over.exit_code == 1
+    assert "ended on 2001-02-03" in json.loads(over.stdout)["message"]
+    terms.write_text("commercial = true\nexpires = 2999-02-03\n")
+    medistill("pack", "--images", f"{place / 'films.npz'}#train", "--out", path, "--terms", terms)
+    answer = json.loads(medistill("verify", path, "--allow-unsigned", "--json").stdout)["terms"]
+    assert (answer["commercial"], answer["expires"], answer["redistribution"]) == (True, "2999-02-03", False)
+    assert "Also for profit" in medistill("show", path, "--allow-unsigned").stdout.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     "arguments", [("run",), ("train", "x.medistill"), ("pack",), ("nonsense",), ("verify", "a", "b")]
 )

@@ -235,7 +235,7 @@ def test_a_zip_tool_that_rewrites_headers_is_noticed(refuse: Refuse) -> None:
 
 
 def test_a_directory_that_tells_another_story_is_refused(refuse: Refuse) -> None:
-    at = GOLDEN.index(b"PK\x01\x02")
+    at = GOLDEN.rindex(b"PK\x01\x02")
     refuse(GOLDEN[:at] + GOLDEN[at:].replace(b"recipe.toml", b"recipe.TOML"), Tampered, "directory")
 
 

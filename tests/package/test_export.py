@@ -53,8 +53,9 @@ def test_a_hugging_face_folder_names_its_classes(tmp_path, package):
     assert [(row["file_name"], row["label"]) for row in rows] == [("00000.png", ODD[0]), ("00001.png", ODD[1])]
     assert json.loads(rows[0]["probabilities"]) == [0.75, 0.25]
     card = (tmp_path / "hf/README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nconfigs:\n")
-    assert card.split("---\n")[1].startswith("configs:")
+    assert card.startswith("---\n")
+    assert "path: train/*\n" in card.split("---\n")[1]
+    assert "Nobody is looked for" in (tmp_path / "hf/DUA.md").read_text(encoding="utf-8")
     assert "Not anonymized" in card
     assert package.digest in card
 

@@ -7,7 +7,7 @@ from samples import contents
 
 from medistill.errors import PackageError
 from medistill.merge import merge, read_mapping
-from medistill.package import Training, Transform, open_package, pack, sign_package
+from medistill.package import Terms, Training, Transform, open_package, pack, sign_package
 
 
 def package(folder, name, **changes):
@@ -47,6 +47,15 @@ def test_the_transform_is_that_of_all_pixels_and_rates_are_in_between(tmp_path, 
     assert mean == pytest.approx(0.6)
     assert std == pytest.approx(np.sqrt(0.25**2 + 0.1**2))
     assert merged.inner_rate == pytest.approx(0.02)
+
+
+def test_only_what_the_terms_of_all_allow_is_allowed(tmp_path):
+    ours = package(tmp_path, "ours", terms=Terms(use="any", commercial=True, expires=date(2099, 1, 31)))
+    theirs = package(
+        tmp_path, "theirs", images=np.ones((2, 1, 8, 8), dtype=np.float32), terms=Terms(use="any-research")
+    )
+    merged = merge([ours, theirs], tmp_path / "both.medistill", "both")
+    assert merged.manifest.terms == Terms(use="any-research", expires=date(2099, 1, 31))
 
 
 def test_it_says_what_it_was_made_of_and_claims_no_evidence(tmp_path, two):

@@ -16,7 +16,7 @@ from medistill.errors import RecipeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from medistill.package import Package
+    from medistill.package import Package, Terms
     from medistill.pipeline import Products, Run
     from medistill.plan import Plan
 
@@ -27,6 +27,11 @@ Settings = Annotated[
 ]
 OutFolder = Annotated[
     Path | None, typer.Option("--out", help="Folder for work and results. [default: runs/NAME-OF-RECIPE]")
+]
+
+TermsFile = Annotated[
+    Path | None,
+    typer.Option("--terms", help="Terms of use in TOML. [default: research on health, not for profit]"),
 ]
 
 
@@ -78,6 +83,7 @@ def run(
         Path | None, typer.Option("--key", help="Sign the package with your NAME.key.", show_default=False)
     ] = None,
     passphrase_file: PassphraseFile = None,
+    terms: TermsFile = None,
     json: JsonFlag = False,
 ) -> None:
     """The whole path, from images to a sealed package; continues where it stopped.
@@ -87,6 +93,7 @@ def run(
     Example: medistill run recipes/cxr4-32-ipc10.toml --set source.path=films.npz --memory 2GB --dry-run
     """
     budget = None if memory is None else _bytes(memory)
+    granted = _terms(terms)
     signs = None if key is None else _signing(key, None, passphrase_file)  # a wrong passphrase is told before the work
     opened = _open(recipe, settings, out)
     from medistill import pipeline
@@ -103,7 +110,7 @@ def run(
         return _show_plan(predicted, json)
     _say_what_it_takes(opened, predicted)
     with console.Bar() as bar:
-        products = pipeline.run(opened, bar, final)
+        products = pipeline.run(opened, bar, final, granted)
     if signs is not None:
         signs(products.package)
     _show_products(products, json)
@@ -183,6 +190,7 @@ def pack(
         Path | None, typer.Option("--key", help="Sign the package with your NAME.key.", show_default=False)
     ] = None,
     passphrase_file: PassphraseFile = None,
+    terms: TermsFile = None,
     json: JsonFlag = False,
 ) -> None:
     """Stage 4: seal the set in a package; or, with --images, any labelled images as a set "not distilled here".
@@ -195,12 +203,13 @@ def pack(
         raise typer.BadParameter("Give either a RECIPE or --images.")
     if channels not in (1, 3):
         raise typer.BadParameter("--channels is 1 or 3.")
+    granted = _terms(terms)
     signs = None if key is None else _signing(key, None, passphrase_file)
     if recipe is not None:
         opened = _open(recipe, settings, out)
         from medistill import pipeline
 
-        products = pipeline.seal(opened)
+        products = pipeline.seal(opened, granted)
         if signs is not None:
             signs(products.package)
         return _show_products(products, json)
@@ -209,7 +218,7 @@ def pack(
         raise typer.BadParameter("--images needs --out FILE.medistill.")
     from medistill.pipeline import seal_images
 
-    package = seal_images(images, out, image_size, channels, rate)
+    package = seal_images(images, out, image_size, channels, rate, granted)
     if signs is not None:
         package = signs(out)
     answer = {"package": str(out), "images": len(package.images), "digest": package.digest}
@@ -265,6 +274,12 @@ def _open(path: Path, settings: list[str] | None, out: Path | None) -> "Run":
 
     keep_freed_memory()
     return open_run(recipe, out or Path("runs") / recipe.name)
+
+
+def _terms(path: Path | None) -> "Terms":
+    from medistill.package import NARROW, read_terms
+
+    return NARROW if path is None else read_terms(path)
 
 
 def _bytes(text: str) -> int:

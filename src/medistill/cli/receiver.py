@@ -30,12 +30,16 @@ def verify(
 
     Example: medistill verify phantom.medistill --require-trusted
     """
+    from medistill.package.documents import in_a_sentence
+
     opened, signer = _opened(package, allow_unsigned, require_trusted)
     if json:
-        document = {"ok": True, "digest": opened.digest, "classes": list(opened.class_names)}
+        terms = opened.manifest.terms.model_dump(mode="json")
+        document = {"ok": True, "digest": opened.digest, "classes": list(opened.class_names), "terms": terms}
         return console.print_json(document | signer.document())
     console.out.print(f"{package.name}: whole and unchanged since it was sealed.", markup=False)
     _say_who(signer)
+    console.out.print(in_a_sentence(opened.manifest.terms), markup=False)
     console.out.print(f"SHA-256 {opened.digest}")
 
 
@@ -119,8 +123,9 @@ def export(
 
     Example: medistill export phantom.medistill --to hf --out phantom-hf
     """
-    from medistill.export import FORMS, LEAKS
+    from medistill.export import FORMS
     from medistill.export import export as write
+    from medistill.package.documents import LEAKS
 
     form = next((form for form in FORMS if form == to), None)
     if form is None:
@@ -232,6 +237,8 @@ def _say_who(signer: _Signer) -> None:
 
 
 def _print_summary(package: "Package") -> None:
+    from medistill.package.documents import in_a_sentence
+
     manifest = package.manifest
     form, made = manifest.images, manifest.provenance
     lines = [
@@ -240,6 +247,7 @@ def _print_summary(package: "Package") -> None:
         f"classes: {', '.join(package.class_names)}",
         f"made by: {made.method}, begun from {made.start}",
         f"privacy: {made.privacy}",
+        f"terms: {in_a_sentence(manifest.terms)}",
         f"network: {manifest.training.network.architecture}, width {manifest.training.network.width}, "
         f"depth {manifest.training.network.depth}; rate {manifest.training.rate:g}, {manifest.training.steps} steps",
         f"SHA-256 {package.digest}",

@@ -12,14 +12,17 @@ from medistill.package.manifest import (
     Provenance,
     Signer,
     Source,
+    Terms,
     Training,
     Transform,
     check_class_names,
 )
-from medistill.package.sealed import SUFFIX, Package, open_package, pack, sign_package, signer_of
+from medistill.package.sealed import NARROW, SUFFIX, Package, open_package, pack, sign_package, signer_of
 from medistill.package.signature import fingerprint
+from medistill.package.terms import common_terms, read_terms
 
 __all__ = [
+    "NARROW",
     "PRIVACY",
     "SUFFIX",
     "FileEntry",
@@ -29,12 +32,15 @@ __all__ = [
     "Provenance",
     "Signer",
     "Source",
+    "Terms",
     "Training",
     "Transform",
     "check_class_names",
+    "common_terms",
     "fingerprint",
     "open_package",
     "pack",
+    "read_terms",
     "sign_package",
     "signer_of",
 ]

@@ -8,6 +8,7 @@ never has to guess a default, and an absent key means "not known".
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import rfc8785
@@ -160,6 +161,28 @@ class Provenance(Part):
         return self
 
 
+class Terms(Part):
+    """What a receiver may do with the images; nobody may ever try to find a person in them.
+
+    Attributes:
+        use: for research on health, for any research, or for anything.
+        commercial: whether also for profit.
+        redistribution: whether they may be passed on, under the same terms.
+        ethics_approval: whether a receiver needs one before any use.
+        reidentification: never allowed.
+        contact: whom to ask and to tell, or None where nobody is named.
+        expires: the last day on which they may be used, or None where there is none.
+    """
+
+    use: Literal["health-research", "any-research", "any"] = "health-research"
+    commercial: bool = False
+    redistribution: bool = False
+    ethics_approval: bool = False
+    reidentification: Literal[False] = False
+    contact: Text | None = None
+    expires: date | None = None
+
+
 class FileEntry(Part):
     """One file beside the manifest: its path in the package, its size in bytes, its SHA-256."""
 
@@ -174,6 +197,7 @@ class Manifest(Part):
     Attributes:
         package_id: SHA-256 of the canonical JSON of everything else here.
         classes: names in the order of the label indices; match classes of two packages by name, never by index.
+        terms: what a receiver may do with it.
         class_prior: each class's share of the holder's training images, or None where the holder keeps it.
         signer: who signed these statements, or None where nobody did.
     """
@@ -187,6 +211,7 @@ class Manifest(Part):
     transform: Transform
     training: Training
     provenance: Provenance
+    terms: Terms
     class_prior: dict[str, Fraction] | None = None
     signer: Signer | None = None
     files: tuple[FileEntry, ...]

@@ -19,9 +19,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from medistill.package.tensors import HardOrSoft, Images
+from medistill.package.tensors import HardOrSoft, Images, eight_bits
 
 FOLDER = "images/train"
+TABLE = f"{FOLDER}/metadata.csv"
 _BLOCK = 65_535
 _SLUG_LETTERS = 32
 
@@ -38,8 +39,8 @@ def render(images: Images, labels: HardOrSoft, class_names: tuple[str, ...]) -> 
     for index, (image, label) in enumerate(zip(images, classes, strict=True)):
         file_name = f"{index:05d}-{slug(class_names[label])}.png"
         writer.writerow((file_name, class_names[label]))
-        yield f"{FOLDER}/{file_name}", _png(np.rint(np.clip(image, 0, 1) * np.float32(255)).astype(np.uint8))
-    yield f"{FOLDER}/metadata.csv", table.getvalue().encode()
+        yield f"{FOLDER}/{file_name}", _png(eight_bits(image))
+    yield TABLE, table.getvalue().encode()
 
 
 def slug(class_name: str) -> str:

@@ -5,10 +5,11 @@ the same judge read them and only then writes them. So whatever `pack` wrote ope
 written by `pack`.
 """
 
+import itertools
 import os
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -20,12 +21,15 @@ from numpy.typing import NDArray
 from medistill.errors import PackageError, Tampered, Unsupported
 from medistill.evidence import Utility
 from medistill.files import digest, write_whole
-from medistill.package import archive, manifest, previews, signature, tensors
-from medistill.package.manifest import Manifest, Provenance, Training, Transform
+from medistill.package import archive, documents, manifest, medmnist, previews, signature, tensors
+from medistill.package.manifest import Manifest, Provenance, Terms, Training, Transform
+from medistill.package.terms import refuse_expired
 
 SUFFIX = ".medistill"
 RECIPE = "recipe.toml"
 UTILITY = "reports/utility.json"
+NARROW = Terms()
+"""The terms of a package whose maker decided nothing: the narrowest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,7 @@ def pack(
     transform: Transform,
     training: Training,
     provenance: Provenance,
+    terms: Terms = NARROW,
     class_prior: Mapping[str, float] | None = None,
     recipe_toml: str | None = None,
     utility: Utility | None = None,
@@ -97,6 +102,7 @@ def pack(
         transform: what turns stored pixels into what networks see.
         training: how a receiver should train.
         provenance: where the images come from.
+        terms: what a receiver may do with them.
         class_prior: each class's share of the holder's training images; left out, it stays private.
         recipe_toml: the resolved recipe; one that names `source.path` is refused.
         utility: what was measured; it must speak of the same data and recipe as `provenance`.
@@ -121,6 +127,7 @@ def pack(
                 "transform": transform,
                 "training": training,
                 "provenance": provenance,
+                "terms": terms,
                 "class_prior": None if class_prior is None else dict(class_prior),
                 "files": (),
             },
@@ -128,7 +135,7 @@ def pack(
         )
         tensors.check(images, labels, inner_rate, len(class_names))
         files = {tensors.PATH: tensors.build(images, labels, inner_rate, form, len(class_names))}
-        files.update(previews.render(images, labels, draft.classes))
+        files.update(_companions(draft, files[tensors.PATH], images, labels))
         if recipe_toml is not None:
             files[RECIPE] = recipe_toml.encode(errors="surrogatepass")  # the judge refuses what is not UTF-8
         if utility is not None:
@@ -200,12 +207,13 @@ def open_package(
     Raises:
         Tampered: a byte differs from the manifest, the signature, or the one form a package has.
         Unsupported: it has a version or a part that this medistill does not know.
-        PackageError: the file is missing, is no package, is not signed, not with a trusted key, or states something
-            that is not allowed.
+        PackageError: the file is missing, is no package, is not signed, not with a trusted key, states something that
+            is not allowed, or its terms of use have ended.
     """
     path = Path(path)
     try:
         package = _judged(_content(path))
+        refuse_expired(package.manifest.terms, date.today())
         signer = package.manifest.signer
         if signer is None and not allow_unsigned:
             raise PackageError(
@@ -254,11 +262,11 @@ def _judged(content: bytes) -> Package:
     if (arrays := parts.pop(tensors.PATH, None)) is None:
         raise PackageError(f"found no {tensors.PATH}; every package has one. {archive.RESEND}")
     images, labels, inner_rate = tensors.parse(arrays, said.images, len(said.classes))
-    for path, expected in previews.render(images, labels, said.classes):
+    for path, expected in _companions(said, arrays, images, labels):
         if (found := parts.pop(path, None)) is None:
-            raise PackageError(f"found no {path}; expected a preview of every image and their table. {archive.RESEND}")
+            raise PackageError(f"found no {path}; every package has one. {archive.RESEND}")
         if found != expected:
-            raise Tampered(f"{path}: it does not show what the package trains on. {archive.RESEND}")
+            raise Tampered(f"{path}: it does not show what the package trains on or states. {archive.RESEND}")
     recipe, utility = parts.pop(RECIPE, None), parts.pop(UTILITY, None)
     if parts:
         raise Unsupported(f"{min(parts)}: found a file that this medistill does not know. Update medistill.")
@@ -272,6 +280,19 @@ def _judged(content: bytes) -> Package:
         digest=digest(content),
         signed_on=signed_on,
     )
+
+
+def _companions(
+    said: Manifest, arrays: bytes, images: NDArray[np.float32], labels: tensors.HardOrSoft
+) -> Iterator[tuple[str, bytes]]:
+    """Path and content of everything that follows from the arrays and the manifest, one at a time."""
+    for_catalogues = {tensors.PATH: arrays}
+    pictures = previews.render(images, labels, said.classes)
+    for path, content in itertools.chain(pictures, [(medmnist.PATH, medmnist.render(images, labels))]):
+        if path in (previews.TABLE, medmnist.PATH):
+            for_catalogues[path] = content
+        yield path, content
+    yield from documents.render(said, for_catalogues)
 
 
 def _signed_already(path: Path, content: bytes) -> Package | None:

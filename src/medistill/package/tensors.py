@@ -86,6 +86,12 @@ def check(images: Images, labels: HardOrSoft, inner_rate: float, classes: int) -
         raise PackageError(f"inner_rate: found {inner_rate}; expected a learning rate above 0, at most {MAX_RATE}.")
 
 
+def eight_bits(intensities: Images) -> NDArray[np.uint8]:
+    """Intensities as 8-bit pixels of the same shape: cut to 0..1, rounded, halves to even."""
+    pixels: NDArray[np.uint8] = np.rint(np.clip(intensities, 0, 1) * np.float32(255)).astype(np.uint8)
+    return pixels
+
+
 def _are_probabilities(rows: HardOrSoft) -> bool:
     if not np.isfinite(rows).all() or rows.min() < 0 or rows.max() > 1 + SUM_TOLERANCE:
         return False
