@@ -1,9 +1,13 @@
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from samples import contents, full
@@ -107,9 +111,35 @@ def test_the_schema_is_the_writers() -> None:
 
 @pytest.mark.parametrize("given_parts", [contents(), full()], ids=["hard", "full"])
 def test_what_is_written_obeys_the_schema(tmp_path: Path, given_parts: dict[str, Any]) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
     said = json.loads(entries(tmp_path, **given_parts)["manifest.json"])
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
     validator.validate(said)
     assert not validator.is_valid(said | {"more": 1})
     assert not validator.is_valid({key: value for key, value in said.items() if key != "terms"})
+
+
+READERS = {
+    "mlcroissant": """
+import sys, mlcroissant
+described = mlcroissant.Dataset(f"{sys.argv[1]}/croissant.json")
+assert not described.metadata.ctx.issues.errors
+rows = [{key.split("/")[1]: value.decode() for key, value in row.items()} for row in described.records("images")]
+""",
+    "datasets": """
+import sys, datasets
+found = datasets.load_dataset(sys.argv[1], cache_dir=f"{sys.argv[1]}/../cache", split="train")
+assert all(row["image"].size == (8, 8) for row in found)
+rows = [{"label": row["label"]} for row in found]
+""",
+}
+
+
+@pytest.mark.parametrize("tool", READERS)
+def test_an_unzipped_package_opens_in_the_tools_that_people_have(tmp_path: Path, tool: str) -> None:
+    files = entries(tmp_path)
+    for path, content in files.items():
+        (tmp_path / "folder" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / path).write_bytes(content)
+    program = READERS[tool] + "assert [row['label'] for row in rows] == ['normal', 'pneumonia'], rows"
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    subprocess.run([sys.executable, "-c", program, tmp_path / "folder"], check=True, env=offline)
