@@ -54,6 +54,37 @@ def test_the_same_recipe_gives_the_same_package_bytes(films: Path, tmp_path: Pat
     assert packages[0].read_bytes() == packages[1].read_bytes()
 
 
+@pytest.mark.parametrize("encoding", ["float16", "uint8"])
+def test_what_is_judged_is_what_a_receiver_reads(films: Path, tmp_path: Path, encoding: str) -> None:
+    small, exact = (
+        open_package(
+            pipeline.run(opened(films, tmp_path / name, **{"distill.encoding": name}), Silence()).package,
+            allow_unsigned=True,
+        )
+        for name in (encoding, "float32")
+    )
+    assert (small.manifest.images.encoding, exact.manifest.images.encoding) == (encoding, "float32")
+    assert 0 < np.abs(small.images - exact.images).max() < 0.01
+    assert small.utility is not None
+    assert exact.utility is not None
+    assert small.utility.row("distilled").calibration_error != exact.utility.row("distilled").calibration_error
+    assert small.utility.row("random") == exact.utility.row("random")
+
+
+def test_a_measured_encoding_is_the_smallest_that_costs_nothing_on_validation(films: Path, tmp_path: Path) -> None:
+    run = opened(films, tmp_path, **{"distill.encoding": "measured"})
+    pipeline.teach(run, Silence())
+    distilled = pipeline.distill_images(run, Silence())
+    chosen = pipeline.encoding_of(run, distilled, Silence())
+    kept = run.folder / "encodings.json"
+    assert set(json.loads(kept.read_text())) == {"uint8", "float16", "float32"}
+    figures = {"uint8": 0.70, "float16": 0.79, "float32": 0.80}
+    for spread, expected in ((0.0, "float32"), (0.03, "float16"), (0.3, "uint8")):
+        kept.write_text(json.dumps({name: {"mean": mean, "sd": spread, "n": 4} for name, mean in figures.items()}))
+        assert pipeline.encoding_of(run, distilled, Silence()) == expected
+    assert chosen in figures
+
+
 @pytest.mark.parametrize("after", [5, 40, 90, 200])
 def test_a_run_that_loses_power_continues_to_the_same_bytes(films: Path, tmp_path: Path, after: int) -> None:
     with pytest.raises(toys.PowerCut):

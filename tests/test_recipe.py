@@ -57,6 +57,7 @@ OTHER = {
     "distill.learn_labels": True,
     "distill.label_rate": 0.05,
     "distill.ema": 0.9,
+    "distill.encoding": "uint8",
     "distill.validate_every": 20,
     "distill.validate_networks": 3,
     "distill.validate_images": 500,

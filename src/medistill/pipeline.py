@@ -11,6 +11,7 @@ decide it: two recipes never share a file by accident, and share it where they m
     OUT/NAME.medistill, utility.json, report.html, contact_sheet.png      the latest finished run
 """
 
+import math
 import platform
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -23,15 +24,24 @@ from medistill import __version__, files
 from medistill.buffer import Buffer
 from medistill.distill import Distilled, distill, finished
 from medistill.errors import RecipeError
-from medistill.evaluate import Bench, evaluate, majority, standard_arms
-from medistill.evidence import Utility
+from medistill.evaluate import Bench, evaluate, majority, standard_arms, synthetic_arm
+from medistill.evidence import Figure, Utility
 from medistill.files import append_line, read_json, storage_errors, write_json, write_whole
 from medistill.images import LabelledImages, Splits
-from medistill.jobs import Progress, available_cores
+from medistill.jobs import Progress, Silence, available_cores
 from medistill.networks import can_compile
 from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.package import NARROW, Package, Provenance, Terms, Training, Transform, check_class_names, pack
-from medistill.recipe import AugmentSettings, Device, EvaluateSettings, NetworkSettings, Objective, Recipe, recipe_from
+from medistill.recipe import (
+    AugmentSettings,
+    Device,
+    Encoding,
+    EvaluateSettings,
+    NetworkSettings,
+    Objective,
+    Recipe,
+    recipe_from,
+)
 from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
 from medistill.sources import read_part, read_source
@@ -39,6 +49,7 @@ from medistill.synthetic import refuse_small_classes
 from medistill.teachers import train_teachers
 from medistill.usage import recorded_stages, timed
 
+_SMALLEST_FIRST: tuple[Encoding, ...] = ("uint8", "float16", "float32")
 METHODS: dict[Objective, str] = {
     "mtt": "trajectory matching",
     "pruned": "pruned trajectory matching",
@@ -206,7 +217,8 @@ def judge(opened: Run, progress: Progress, final: bool = False) -> Utility:
     judged, split = images_to_judge(opened, final)
     bench = bench_of(opened)
     with timed(opened.folder / "stages.json", "evaluate"):
-        arms = standard_arms(recipe, splits.train, distilled.synthetic)
+        encoding = encoding_of(opened, distilled, progress)
+        arms = standard_arms(recipe, splits.train, distilled.synthetic.stored_as(encoding))
         rows = [majority(splits.train, judged, split), *evaluate(bench, arms, judged, split, progress)]
     notes = [*splits.notes]
     if recipe.distill.start == "real":
@@ -226,6 +238,31 @@ def judge(opened: Run, progress: Progress, final: bool = False) -> Utility:
     )
     write_json(opened.folder / "utility.json", utility.model_dump(mode="json"))
     return utility
+
+
+def encoding_of(opened: Run, distilled: Distilled, progress: Progress) -> Encoding:
+    """How a package stores the set's pixels: as the recipe says or, where that is "measured", in the smallest encoding
+    whose networks' mean on validation lies at most a standard error below that of float32's.
+
+    What was measured is kept in `encodings.json` beside the evidence.
+    """
+    asked, measured = opened.recipe.distill.encoding, opened.folder / "encodings.json"
+    if asked != "measured":
+        return asked
+    if not measured.exists():
+        arms = [
+            replace(synthetic_arm(opened.recipe, distilled.synthetic.stored_as(encoding)), name=f"distilled-{encoding}")
+            for encoding in _SMALLEST_FIRST
+        ]
+        rows = evaluate(bench_of(opened), arms, opened.splits.validation, "validation", progress)
+        found = {
+            encoding: row.balanced_accuracy.model_dump() for encoding, row in zip(_SMALLEST_FIRST, rows, strict=True)
+        }
+        write_json(measured, found)
+    figures = {encoding: Figure.model_validate(figure) for encoding, figure in read_json(measured).items()}
+    exact = figures["float32"]
+    enough = exact.mean - exact.sd / math.sqrt(exact.n)
+    return next(encoding for encoding in _SMALLEST_FIRST if figures[encoding].mean >= enough)
 
 
 def bench_of(opened: Run) -> Bench:
@@ -266,7 +303,8 @@ def seal(opened: Run, terms: Terms = NARROW) -> Products:
     row = utility.row("distilled")
     assert row is not None
     assert row.rate is not None
-    package = seal_set(opened, distilled, row.rate, products.package, utility, terms)
+    encoding = encoding_of(opened, distilled, Silence())
+    package = seal_set(opened, distilled, row.rate, products.package, encoding, utility, terms)
     sheet = contact_sheet(
         package.images, package.labels, package.class_names, caption=f"{recipe.name}: synthetic images"
     )
@@ -344,6 +382,7 @@ def seal_set(
     distilled: Distilled,
     rate: float,
     path: Path,
+    encoding: Encoding,
     utility: Utility | None = None,
     terms: Terms = NARROW,
 ) -> Package:
@@ -354,6 +393,7 @@ def seal_set(
         distilled: the set.
         rate: the learning rate that a receiver should train with.
         path: the package to write.
+        encoding: how it stores a pixel.
         utility: what was measured, if anything was.
         terms: what a receiver may do with it.
 
@@ -392,6 +432,7 @@ def seal_set(
             software=software(),
         ),
         terms=terms,
+        encoding=encoding,
         class_prior=dict(zip(train.class_names, (train.counts / len(train)).tolist(), strict=True)),
         recipe_toml=recipe.to_toml(),
         utility=utility,

@@ -22,6 +22,7 @@ Sampling = Literal["natural", "balanced"]
 Start = Literal["noise", "class-noise", "class-mean", "real"]
 Similarity = Literal["unsigned", "signed", "displacement", "shuffled", "easy"]
 Architecture = Literal["convnet", "resnet18", "vgg11", "vit"]
+Encoding = Literal["float32", "float16", "uint8"]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 Objective = Literal["mtt", "pruned", "soft-label", "dm", "dsa"]
@@ -112,6 +113,7 @@ class DistillSettings(Section):
     `label_start` is where learned labels begin: at their class, or at what the teachers that are right say. A
     `formation` of f puts f x f films of a smaller side into each of the `ipc` images. `ipc_power` gives classes images
     in proportion to that power of their share: 0 the same number each, 1 as they occur (see `images_of_each`).
+    `encoding` is how a package stores a pixel; "measured" takes the smallest that costs no accuracy on validation.
     `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
     teacher.
     """
@@ -148,6 +150,7 @@ class DistillSettings(Section):
     label_start: Literal["class", "teachers"] = "class"
     label_rate: float = Field(0.02, gt=0)
     ema: float = Field(0.0, ge=0, lt=1)
+    encoding: Encoding | Literal["measured"] = "float32"
     validate_every: int = Field(50, ge=1)
     validate_networks: int = Field(2, ge=1)
     validate_images: int = Field(1000, ge=1)
@@ -325,9 +328,9 @@ class Recipe(Section):
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     def distillation_digest(self) -> str:
-        """SHA-256 of the settings that decide the distilled set: all but its name and the later evaluation."""
+        """SHA-256 of the settings that decide the distilled set: all but its name, its storage and later evaluation."""
         settings = self.public()
-        del settings["name"], settings["pretrain"]
+        del settings["name"], settings["pretrain"], settings["distill"]["encoding"]
         for later in ("networks", "search_networks", "full_epochs", "unseen", "rows"):
             del settings["evaluate"][later]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -16,8 +16,8 @@ from torch import Tensor
 from medistill.errors import RecipeError
 from medistill.formation import fold, unfold
 from medistill.images import LabelledImages
-from medistill.package import Package, Transform
-from medistill.recipe import DistillSettings
+from medistill.package import Package, Transform, image_form, tensors
+from medistill.recipe import DistillSettings, Encoding
 from medistill.shapes import Images
 
 _FEWEST_FOR = {"class-mean": 8, "class-noise": 64}
@@ -64,6 +64,15 @@ class SyntheticSet:
         """The images as a package stores them: 0 is black, 1 is white, a little beyond either is possible."""
         mean, std = self._statistics()
         return (self.images * std + mean).numpy()
+
+    def stored_as(self, encoding: Encoding) -> "SyntheticSet":
+        """The set that a receiver has of it after a package stored its pixels so."""
+        if encoding == "float32":
+            return self
+        intensities = self.intensities()
+        form = image_form(intensities, self.labels(), len(self.class_names), encoding)
+        mean, std = self._statistics()
+        return replace(self, images=(torch.from_numpy(tensors.encoded(intensities, form)) - mean) / std)
 
     def labels(self) -> NDArray[Any]:
         """The labels as a package stores them: a class index each, or the probabilities where they are soft."""

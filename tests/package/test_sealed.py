@@ -20,6 +20,7 @@ from medistill.errors import PackageError
 from medistill.files import digest
 from medistill.package import Manifest, Package, Provenance, Transform, archive, open_package, pack
 from medistill.package.previews import render
+from medistill.recipe import Encoding
 
 GOLDEN = Path(__file__).with_name("golden.bin")
 Seal = Callable[..., Package]
@@ -250,3 +251,34 @@ def test_the_specification_names_every_statement_of_the_manifest() -> None:
     schema = Manifest.model_json_schema()
     missing = {key for key in keys(schema, schema["$defs"]) if f"`{key}`" not in text}
     assert not missing
+
+
+@given(
+    arrays.arrays(np.float32, (2, 1, 3, 2), elements=st.floats(-2, 3, width=32)), st.sampled_from(["float16", "uint8"])
+)
+def test_a_smaller_encoding_is_off_by_at_most_what_it_states_and_is_what_the_maker_has_too(
+    tmp_path_factory: pytest.TempPathFactory, images: np.ndarray, encoding: Encoding
+) -> None:
+    path = tmp_path_factory.mktemp("law") / "a.medistill"
+    packed = pack(path, **contents(images=images), encoding=encoding)
+    assert_same(packed, open_package(path, allow_unsigned=True))
+    form, inside = packed.manifest.images, (images >= 0) & (images <= 1)
+    assert np.abs(packed.images - images)[inside].max(initial=0) <= form.error * (1 + 1e-4)
+    again = pack(path, **contents(images=packed.images.copy()), encoding="float32")
+    assert again.images.tobytes() == packed.images.tobytes()
+
+
+@pytest.mark.parametrize(("encoding", "pixel_bytes"), [("float32", 4), ("float16", 2), ("uint8", 1)])
+def test_an_encoding_has_the_librarys_spelling_and_its_size(
+    seal: Seal, tmp_path: Path, encoding: Encoding, pixel_bytes: int
+) -> None:
+    package = seal(encoding=encoding)
+    found = safetensors.numpy.load(files_of(tmp_path / "tiny.medistill")["data/synthetic.safetensors"])
+    assert (found["images"].dtype.name, found["images"].nbytes) == (encoding, 128 * pixel_bytes)
+    assert safetensors.numpy.save(found) == files_of(tmp_path / "tiny.medistill")["data/synthetic.safetensors"]
+    assert (package.manifest.images.range is not None) == (encoding == "uint8")
+
+
+def test_images_of_one_value_can_be_stored_in_eight_bits(seal: Seal) -> None:
+    flat = np.full((2, 1, 8, 8), 0.25, dtype=np.float32)
+    assert np.array_equal(seal(images=flat, encoding="uint8").images, flat)

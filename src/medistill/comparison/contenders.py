@@ -181,8 +181,10 @@ class Contenders:
         distilled = pipeline.distill_images(variant, self._progress)
         rates = sorted(self._recipe.evaluate.rates)
         sealed = sealed_as(self._run, objective)
-        pipeline.seal_set(variant, distilled, rates[len(rates) // 2], sealed)
-        return self._few(objective, TrainingSet.of_synthetic(distilled.synthetic), sealed.stat().st_size)
+        encoding = pipeline.encoding_of(variant, distilled, self._progress)
+        pipeline.seal_set(variant, distilled, rates[len(rates) // 2], sealed, encoding)
+        received = TrainingSet.of_synthetic(distilled.synthetic.stored_as(encoding))
+        return self._few(objective, received, sealed.stat().st_size)
 
     def _full(self) -> list[Contender]:
         sent_bytes = png_bytes(self._train.pixels)

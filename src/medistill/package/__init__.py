@@ -17,7 +17,7 @@ from medistill.package.manifest import (
     Transform,
     check_class_names,
 )
-from medistill.package.sealed import NARROW, SUFFIX, Package, open_package, pack, sign_package, signer_of
+from medistill.package.sealed import NARROW, SUFFIX, Package, image_form, open_package, pack, sign_package, signer_of
 from medistill.package.signature import fingerprint
 from medistill.package.terms import common_terms, read_terms
 
@@ -38,6 +38,7 @@ __all__ = [
     "check_class_names",
     "common_terms",
     "fingerprint",
+    "image_form",
     "open_package",
     "pack",
     "read_terms",

@@ -18,7 +18,7 @@ from medistill.errors import PackageError, Tampered, Unsupported
 from medistill.evidence import Labels
 from medistill.files import digest
 from medistill.package.archive import MANIFEST, RESEND, SIGNATURE
-from medistill.recipe import AugmentSettings, NetworkSettings, Start
+from medistill.recipe import AugmentSettings, Encoding, NetworkSettings, Start
 
 FORMAT: Final = "medistill-package"
 VERSION: Final = 1
@@ -57,6 +57,7 @@ Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_visibl
 ClassName = Annotated[Word, AfterValidator(_no_formula)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Intensity = Annotated[float, Field(ge=-1e4, le=1e4)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -67,14 +68,48 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
+class PixelRange(Part):
+    """What the lowest and the highest 8-bit pixel stand for, as intensities."""
+
+    low: Intensity
+    high: Intensity
+
+    @model_validator(mode="after")
+    def _has_an_extent(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
+        return self
+
+
 class ImageForm(Part):
-    """How many synthetic images there are, their shape in pixels, and whether a label is a class or probabilities."""
+    """How many synthetic images there are, their shape in pixels, and how pixels and labels are stored.
+
+    Attributes:
+        labels: whether a label is a class or probabilities.
+        encoding: the type of a stored pixel.
+        range: what 8-bit pixels stand for; None where pixels are intensities already.
+    """
 
     count: int = Field(ge=1, le=MAX_IMAGES)
     channels: Literal[1, 3]
     height: int = Field(ge=1, le=MAX_SIDE)
     width: int = Field(ge=1, le=MAX_SIDE)
     labels: Labels
+    encoding: Encoding = "float32"
+    range: PixelRange | None = None
+
+    @model_validator(mode="after")
+    def _eight_bits_have_a_range(self) -> Self:
+        if (self.encoding == "uint8") != (self.range is not None):
+            raise ValueError("range belongs to the encoding uint8, and to no other")
+        return self
+
+    @property
+    def error(self) -> float:
+        """By how much an intensity between 0 and 1 may differ from what was encoded."""
+        if self.range is not None:
+            return (self.range.high - self.range.low) / 255 / 2
+        return {"float32": 0.0, "float16": 2.0**-12}[self.encoding]
 
 
 class Transform(Part):
@@ -87,7 +122,7 @@ class Transform(Part):
     """
 
     scale: Literal["unit"] = "unit"
-    mean: tuple[Annotated[float, Field(ge=-1e4, le=1e4)], ...] = Field(min_length=1, max_length=3)
+    mean: tuple[Intensity, ...] = Field(min_length=1, max_length=3)
     std: tuple[Annotated[float, Field(gt=0, le=1e4)], ...] = Field(min_length=1, max_length=3)
 
 

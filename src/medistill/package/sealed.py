@@ -24,6 +24,7 @@ from medistill.files import digest, write_whole
 from medistill.package import archive, documents, manifest, medmnist, previews, signature, tensors
 from medistill.package.manifest import Manifest, Provenance, Terms, Training, Transform
 from medistill.package.terms import refuse_expired
+from medistill.recipe import Encoding
 
 SUFFIX = ".medistill"
 RECIPE = "recipe.toml"
@@ -83,6 +84,7 @@ def pack(
     training: Training,
     provenance: Provenance,
     terms: Terms = NARROW,
+    encoding: Encoding = "float32",
     class_prior: Mapping[str, float] | None = None,
     recipe_toml: str | None = None,
     utility: Utility | None = None,
@@ -103,6 +105,7 @@ def pack(
         training: how a receiver should train.
         provenance: where the images come from.
         terms: what a receiver may do with them.
+        encoding: how a pixel is stored; the smaller ones are a half and a quarter of float32, and round.
         class_prior: each class's share of the holder's training images; left out, it stays private.
         recipe_toml: the resolved recipe; one that names `source.path` is refused.
         utility: what was measured; it must speak of the same data and recipe as `provenance`.
@@ -116,7 +119,7 @@ def pack(
     if path.suffix != SUFFIX:
         raise PackageError(f"{path.name}: expected a name that ends in {SUFFIX}. Name it {path.stem}{SUFFIX}.")
     try:
-        form = _form(images, labels, len(class_names))
+        form = image_form(images, labels, len(class_names), encoding)
         draft = manifest.validated(
             Manifest,
             {
@@ -134,6 +137,7 @@ def pack(
             archive.MANIFEST,
         )
         tensors.check(images, labels, inner_rate, len(class_names))
+        images = tensors.encoded(images, form)
         files = {tensors.PATH: tensors.build(images, labels, inner_rate, form, len(class_names))}
         files.update(_companions(draft, files[tensors.PATH], images, labels))
         if recipe_toml is not None:
@@ -320,7 +324,12 @@ def _signed_on(said: Manifest, files: Mapping[str, bytes]) -> date | None:
     return signature.check(found, files[archive.MANIFEST], said.signer)
 
 
-def _form(images: object, labels: object, classes: int) -> manifest.ImageForm:
+def image_form(images: object, labels: object, classes: int, encoding: Encoding = "float32") -> manifest.ImageForm:
+    """The form in which a package has these arrays.
+
+    Raises:
+        PackageError: they have another type or shape than `pack` takes.
+    """
     if not isinstance(images, np.ndarray) or images.dtype != np.float32 or images.ndim != 4 or not images.size:
         raise PackageError(
             f"images: found {_described(images)}; expected float32 [n, channels, height, width], none of them 0."
@@ -334,8 +343,9 @@ def _form(images: object, labels: object, classes: int) -> manifest.ImageForm:
         raise PackageError(f"labels: found {len(labels)} for {len(images)} images; expected one an image.")
     count, channels, height, width = images.shape
     sizes = {"count": count, "channels": channels, "height": height, "width": width}
-    kind = "hard" if labels.ndim == 1 else "soft"
-    return manifest.validated(manifest.ImageForm, sizes | {"labels": kind}, "images")
+    kinds = {"labels": "hard" if labels.ndim == 1 else "soft", "encoding": encoding}
+    span = tensors.range_of(images) if encoding == "uint8" else None
+    return manifest.validated(manifest.ImageForm, sizes | kinds | {"range": span}, "images")
 
 
 def _is_hard(labels: NDArray[np.generic]) -> bool:

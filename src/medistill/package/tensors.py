@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from medistill.errors import PackageError, Tampered
 from medistill.package.archive import RESEND
-from medistill.package.manifest import SUM_TOLERANCE, ImageForm
+from medistill.package.manifest import SUM_TOLERANCE, ImageForm, PixelRange
+from medistill.recipe import Encoding
 
 PATH = "data/synthetic.safetensors"
+_CODES: dict[Encoding, str] = {"float32": "<f4", "float16": "<f2", "uint8": "|u1"}
 MAX_PIXEL = 1e4
 MAX_RATE = 1000
 
@@ -26,9 +28,42 @@ Images = NDArray[np.float32]
 HardOrSoft = NDArray[np.int64] | NDArray[np.float32]
 
 
+def range_of(images: Images) -> dict[str, float]:
+    """The range over which 8-bit pixels are spread: that of the images, or 1 where all pixels are the same."""
+    low, high = float(images.min()), float(images.max())
+    return {"low": low, "high": high if high > low else low + 1}
+
+
+def encoded(images: Images, form: ImageForm) -> Images:
+    """What images become when they are stored in this form and read again, float32."""
+    return _decoded(_stored(images, form), form)
+
+
+def _stored(images: Images, form: ImageForm) -> NDArray[np.generic]:
+    if form.range is None:
+        return images.astype(_CODES[form.encoding])
+    low, step = _scale(form.range)
+    pixels: NDArray[np.uint8] = np.rint(np.clip((images - low) / step, 0, 255)).astype(np.uint8)
+    return pixels
+
+
+def _decoded(stored: NDArray[np.generic], form: ImageForm) -> Images:
+    values = stored.astype(np.float32)
+    if form.range is None:
+        return values
+    low, step = _scale(form.range)
+    intensities: Images = low + values * step
+    return intensities
+
+
+def _scale(span: PixelRange) -> tuple[np.float32, np.float32]:
+    """What the 8-bit pixel 0 stands for, and the step from each to the next."""
+    return np.float32(span.low), np.float32((span.high - span.low) / 255)
+
+
 def build(images: Images, labels: HardOrSoft, inner_rate: float, form: ImageForm, classes: int) -> bytes:
     """The file that holds these arrays, which must have the shapes that `form` gives."""
-    arrays = {"images": images, "labels": labels, "inner_rate": np.array([inner_rate])}
+    arrays = {"images": _stored(images, form), "labels": labels, "inner_rate": np.array([inner_rate])}
     parts = [np.asarray(arrays[name]).astype(code).tobytes() for name, code, _ in _layout(form, classes)]
     return b"".join([_header(form, classes), *parts])
 
@@ -51,10 +86,11 @@ def parse(content: bytes, form: ImageForm, classes: int) -> tuple[Images, HardOr
     for name, code, shape in layout:
         flat = np.frombuffer(content, code, count=math.prod(shape), offset=at)
         arrays[name] = flat.reshape(shape).astype(np.dtype(code).newbyteorder("="))
-        arrays[name].setflags(write=False)
         at += _bytes(code, shape)
-    images, labels, inner_rate = arrays["images"], arrays["labels"], float(arrays["inner_rate"][0])
+    images, labels, inner_rate = _decoded(arrays["images"], form), arrays["labels"], float(arrays["inner_rate"][0])
     check(images, labels, inner_rate, classes)
+    for array in (images, labels):
+        array.setflags(write=False)
     return images, labels, inner_rate
 
 
@@ -99,18 +135,20 @@ def _are_probabilities(rows: HardOrSoft) -> bool:
 
 
 def _layout(form: ImageForm, classes: int) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Name, type and shape of each array in the order of the file."""
-    images = ("images", "<f4", (form.count, form.channels, form.height, form.width))
-    rate = ("inner_rate", "<f4", (1,))
-    if form.labels == "hard":
-        return [("labels", "<i8", (form.count,)), images, rate]
-    return [images, rate, ("labels", "<f4", (form.count, classes))]
+    """Name, type and shape of each array in the order of the file: wider types first, then by name."""
+    is_hard = form.labels == "hard"
+    arrays = [
+        ("images", _CODES[form.encoding], (form.count, form.channels, form.height, form.width)),
+        ("inner_rate", "<f4", (1,)),
+        ("labels", "<i8", (form.count,)) if is_hard else ("labels", "<f4", (form.count, classes)),
+    ]
+    return sorted(arrays, key=lambda array: (-int(array[1][-1]), array[0]))
 
 
 def _header(form: ImageForm, classes: int) -> bytes:
     entries, at = {}, 0
     for name, code, shape in _layout(form, classes):
-        kind = {"<f4": "F32", "<i8": "I64"}[code]
+        kind = {"<f4": "F32", "<f2": "F16", "|u1": "U8", "<i8": "I64"}[code]
         end = at + _bytes(code, shape)
         entries[name] = {"dtype": kind, "shape": shape, "data_offsets": (at, end)}
         at = end

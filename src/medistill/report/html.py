@@ -72,9 +72,19 @@ def render_report(
         "selected_step": selected_step,
         "recipe_toml": recipe_toml,
         "package_bytes": package_bytes,
+        "bytes_a_point": _bytes_a_point(utility, package_bytes),
         "stages": stages,
     }
     return render("report.html.j2", values)
+
+
+def _bytes_a_point(utility: Utility, package_bytes: int) -> int | None:
+    """What a point of balanced accuracy above that of the commonest class costs to send; None where there is none."""
+    floor, distilled = utility.row("majority"), utility.row("distilled")
+    if floor is None or distilled is None:
+        return None
+    points = 100 * (distilled.balanced_accuracy.mean - floor.balanced_accuracy.mean)
+    return round(package_bytes / points) if points > 0 else None
 
 
 def _bars(utility: Utility) -> str:
