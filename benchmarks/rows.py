@@ -1,0 +1,288 @@
+"""Every method on every set: the table of docs/results.md, one cell at a time.
+
+A cell is one method, on one set, at one number of images a class, from one seed: a distillation or a choice of images,
+then networks trained on it by the fair protocol, their rate chosen on validation, and judged once on the test split.
+Finished cells are kept in `rows.json` with what every network said of every test image, so work stops and goes on
+anywhere, and every interval and comparison can be computed again. All methods of a set share network, augmentation,
+rates and number of outer steps; what else a method asks for is listed in `METHODS`.
+
+    python -m benchmarks.rows --data FOLDER --work runs/rows                             all that is missing
+    python -m benchmarks.rows --data FOLDER --work runs/rows --only cxr4-32/ipc10 --minutes 60   some of it
+    python -m benchmarks.rows --data FOLDER --table
+
+Whether one method is above another is a paired bootstrap: test images are drawn by group (patient), the same for both,
+then seeds, then networks; the interval is of the difference in balanced accuracy.
+"""
+
+import argparse
+import base64
+import functools
+import json
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medistill import metrics, pipeline
+from medistill.comparison import Question
+from medistill.comparison.contenders import Contenders
+from medistill.evaluate import Arm, commonest, full_arms, judge_arms, synthetic_arm
+from medistill.files import read_json, write_json
+from medistill.images import LabelledImages
+from medistill.jobs import Silence, keep_freed_memory
+from medistill.objectives import FOLLOWS_TEACHERS
+from medistill.recipe import Recipe, read_recipe
+
+RESULTS = Path(__file__).with_name("rows.json")
+SETS: dict[str, dict[str, Any]] = {
+    "cxr4-32": {"source.path": "cxr4_64.npz", "source.image_size": 32},
+    "cxr4-64": {"source.path": "cxr4_64.npz", "source.image_size": 64, "network.depth": 4},
+    "pneumonia-28": {"source.path": "pneumoniamnist.npz", "source.image_size": 28, "distill.start": "class-noise"},
+    "breast-28": {"source.path": "breastmnist.npz", "source.image_size": 28, "distill.start": "class-noise"},
+    "mnist-28": {"source.path": "mnist.npz", "source.image_size": 28},
+}
+BASE = Path("recipes/cxr4-32-ipc10.toml")
+_PUBLISHED = {  # Cazenavette et al., CVPR 2022 (arXiv 2203.11932); rates from a short search (docs/log.md)
+    "teachers.sampling": "natural",
+    "teachers.rate": 0.01,
+    "teachers.batch_size": 256,
+    "teachers.average": 0.0,
+    "teachers.epochs": 10,
+    "teachers.count": 10,
+    "distill.objective": "mtt",
+    "distill.start": "real",
+    "distill.max_start_epoch": 8,
+    "distill.learn_labels": False,
+    "distill.ema": 0.0,
+    "distill.optimizer": "sgd",
+    "distill.image_rate": 1000.0,
+    "distill.inner_rate": 0.02,
+    "distill.log_rate_step": 0.01,
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "dm": {"distill.objective": "dm", "distill.learn_labels": False},
+    "dsa": {"distill.objective": "dsa", "distill.learn_labels": False},
+    "soft-label": {"distill.objective": "soft-label"},
+    "mtt": _PUBLISHED,
+    "mtt-pruned": _PUBLISHED | {"distill.objective": "pruned", "distill.threshold": 0.1},
+    # HoP-TM: parameters are admitted as they become easy, and the angle of the trajectory is matched too.
+    "hop-tm": _PUBLISHED
+    | {
+        "distill.objective": "pruned",
+        "distill.similarity": "easy",
+        "distill.easy_error": 1e-6,
+        "distill.angle_weight": 0.1,
+    },
+    # DATM (Guo et al., ICLR 2024): a window that grows towards late epochs, labels that start at the teachers'.
+    "datm": _PUBLISHED
+    | {
+        "distill.learn_labels": True,
+        "distill.label_start": "teachers",
+        "distill.first_max_start_epoch": 2,
+        "distill.window_steps": 200,
+        "distill.label_rate": 2.0,
+    },
+    "ours": {},
+    "ours-unpruned": {"distill.objective": "mtt"},
+}
+CHOSEN = ("random", "herding", "k-center")
+FULL = ("full-natural", "full-balanced")
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method, on one set, at one number of images a class (0 for all), from one seed."""
+
+    images: str
+    ipc: int
+    method: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the results, for instance `cxr4-32/ipc10/ours/0`."""
+        return f"{self.images}/ipc{self.ipc}/{self.method}/{self.seed}"
+
+
+def cells() -> Iterator[Cell]:
+    """Every cell that the table asks for, the most wanted first."""
+    for seed in range(3):
+        for method in ("ours", "random", "mtt", "mtt-pruned"):
+            yield Cell("cxr4-32", 10, method, seed)
+        if seed == 0:
+            yield from (Cell("cxr4-32", 0, method, seed) for method in FULL)
+            others = ("herding", "k-center", "dm", "dsa", "hop-tm", "datm", "soft-label", "ours-unpruned")
+            yield from (Cell("cxr4-32", 10, method, seed) for method in others)
+    few = ("random", "mtt", "ours")
+    yield from (Cell("cxr4-32", ipc, method, 0) for ipc in (20, 1) for method in few)
+    for images in ("pneumonia-28", "breast-28"):
+        yield from (Cell(images, 0, method, 0) for method in FULL)
+        yield from (Cell(images, ipc, method, 0) for ipc in (10, 1) for method in few)
+    yield from (Cell("cxr4-64", 0, method, 0) for method in FULL)
+    yield from (Cell("cxr4-64", 10, method, 0) for method in ("random", "ours", "mtt", "mtt-pruned"))
+    yield Cell("mnist-28", 0, "full-natural", 0)
+    yield from (Cell("mnist-28", ipc, method, 0) for ipc in (10, 1) for method in ("random", "dm", "mtt", "ours"))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fill what is missing, or print the table of what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
+    parser.add_argument("--work", type=Path, help="where teachers, checkpoints and networks are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--only", default="", help="cells whose key begins so")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so long")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every recipe")
+    parser.add_argument("--table", action="store_true", help="print what is there")
+    options = parser.parse_args(arguments)
+    done: dict[str, Any] = read_json(options.results) if options.results.exists() else {}
+    wanted = [cell for cell in cells() if cell.key.startswith(options.only)]
+    if options.table:
+        return print(table(options.data, wanted, done))
+    if options.work is None:
+        parser.error("--work is needed to fill cells")
+    keep_freed_memory()
+    begun = time.monotonic()
+    for cell in wanted:
+        if cell.key in done or time.monotonic() - begun > 60 * options.minutes:
+            continue
+        started = time.monotonic()
+        changes = dict(change.split("=", 1) for change in options.set)
+        said, recipe = _filled(cell, options.data, options.work / cell.images, changes)
+        done[cell.key] = {
+            "said": [_packed(guess) for guess in said],
+            "recipe": recipe.digest(),
+            "precision": recipe.machine.precision,
+            "torch": torch.__version__,
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "seconds": round(time.monotonic() - started),
+        }
+        write_json(options.results, dict(sorted(done.items())))
+        print(
+            f"{cell.key}: {_balanced(_test_images(options.data, cell.images), said)} in {done[cell.key]['seconds']} s"
+        )
+
+
+def _recipe(cell: Cell, data: Path, changes: dict[str, str]) -> Recipe:
+    """What a cell asks for: the base, its set, its method."""
+    own = {"seed": cell.seed, "distill.ipc": max(cell.ipc, 1)} | SETS[cell.images] | METHODS.get(cell.method, {})
+    own["source.path"] = str(data / own["source.path"])
+    # Values are read as TOML, in which these are spelled as in JSON.
+    return read_recipe(BASE, {key: json.dumps(value) for key, value in own.items()} | changes)
+
+
+def _filled(cell: Cell, data: Path, work: Path, changes: dict[str, str]) -> tuple[list[NDArray[np.uint8]], Recipe]:
+    """What a cell's networks say of the test images, as classes, and the recipe that made them."""
+    opened = pipeline.open_run(_recipe(cell, data, changes), work)
+    test, _ = pipeline.images_to_judge(opened, final=True)
+    (judged,) = judge_arms(pipeline.bench_of(opened), [_arm(cell, opened)], test, Silence())
+    return [said.argmax(1).astype(np.uint8) for said in judged.predictions], opened.recipe
+
+
+def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
+    if cell.method in FULL:
+        arms = full_arms(opened.recipe, opened.splits.train, opened.transform)
+        return next(arm for arm in arms if arm.name == cell.method)
+    if cell.method in CHOSEN:
+        (contender,) = Contenders(opened, Question(methods=(cell.method,)), Silence()).all
+        return contender.arm
+    if opened.recipe.distill.objective in FOLLOWS_TEACHERS:
+        pipeline.teach(opened, Silence())
+    return synthetic_arm(opened.recipe, pipeline.distill_images(opened, Silence()).synthetic)
+
+
+def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
+    """Rows of balanced accuracy in percent, and by how much ours lies above each, with its 95 % interval."""
+    lines = []
+    for images in dict.fromkeys(cell.images for cell in wanted):
+        test = _test_images(data, images)
+        groups = dict.fromkeys((cell.ipc, cell.method) for cell in wanted if cell.images == images)
+        for ipc in dict.fromkeys(ipc for ipc, _ in groups):
+            said = {
+                method: found
+                for method in (method for number, method in groups if number == ipc)
+                if (found := _said(done, images, ipc, method))
+            }
+            if not said:
+                continue
+            title = "all images" if ipc == 0 else f"{ipc} a class"
+            lines += [f"\n{images}, {title}, {len(test):,} test images", f"{'majority':16} {_majority(test):5.1f}"]
+            for method, found in said.items():
+                flat = [guess for networks in found for guess in networks]
+                above = ""
+                if method != "ours" and "ours" in said:
+                    low, high = 100 * difference(said["ours"], found, test)
+                    above = f"   ours above by {low:+.1f} to {high:+.1f}"
+                lines.append(f"{method:16} {_balanced(test, flat)}   seeds {len(found)}{above}")
+    return "\n".join(lines).strip()
+
+
+def difference(
+    ours: list[list[NDArray[np.uint8]]], theirs: list[list[NDArray[np.uint8]]], test: LabelledImages, seed: int = 0
+) -> NDArray[np.float64]:
+    """The 95 % interval of the difference in balanced accuracy, as fractions.
+
+    Args:
+        ours: what was said of every test image, for each seed and each of its networks.
+        theirs: the same of the other method.
+        test: the images; those of one group are drawn together, the same for both methods.
+        seed: of the draws.
+    """
+    draw, truth, classes = np.random.default_rng(seed), test.labels, len(test.class_names)
+    members = np.arange(len(truth)) if test.groups is None else np.unique(test.groups, return_inverse=True)[1]
+    count, is_class = int(members.max()) + 1, np.eye(classes)[test.labels]
+    hits = [np.array(method) == truth for method in (ours, theirs)]  # [seeds, networks, images] each
+    found = []
+    for _ in range(_RESAMPLES):
+        weight = is_class * draw.multinomial(count, np.full(count, 1 / count))[members][:, None]
+        scores = []
+        for method in hits:
+            seeds, networks = method.shape[:2]
+            recalls = np.nanmean((method @ weight) / np.where(weight.sum(0) > 0, weight.sum(0), np.nan), axis=2)
+            chosen = draw.integers(seeds, size=(seeds, 1)), draw.integers(networks, size=(seeds, networks))
+            scores.append(recalls[chosen].mean())
+        found.append(scores[0] - scores[1])
+    interval: NDArray[np.float64] = np.percentile(found, [2.5, 97.5])
+    return interval
+
+
+def _said(done: dict[str, Any], images: str, ipc: int, method: str) -> list[list[NDArray[np.uint8]]]:
+    keys = [Cell(images, ipc, method, seed).key for seed in range(10)]
+    return [[_unpacked(text) for text in done[key]["said"]] for key in keys if key in done]
+
+
+def _balanced(test: LabelledImages, said: Sequence[NDArray[np.uint8]]) -> str:
+    classes = len(test.class_names)
+    values = [100 * metrics.balanced_accuracy(test.labels, guess.astype(np.int64), classes) for guess in said]
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):5.1f}{spread} (n {len(values)})"
+
+
+def _majority(test: LabelledImages) -> float:
+    answer = commonest(test, test).argmax(1)
+    return 100 * metrics.balanced_accuracy(test.labels, answer, len(test.class_names))
+
+
+@functools.cache
+def _test_images(data: Path, images: str) -> LabelledImages:
+    recipe = _recipe(Cell(images, 1, "ours", 0), data, {})
+    return pipeline.open_run(recipe, Path("unused")).splits.test
+
+
+def _packed(guess: NDArray[np.uint8]) -> str:
+    return base64.b85encode(zlib.compress(guess.tobytes(), 9)).decode()
+
+
+def _unpacked(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype=np.uint8)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks import rows
+
+import toys
+from medistill.images import LabelledImages
+
+ROOT = Path(__file__).parents[1]
+
+
+def judged() -> LabelledImages:
+    """Forty images of two classes, two of each patient."""
+    labels = np.arange(40) % 2
+    return LabelledImages(
+        np.zeros((40, 1, 8, 8), dtype=np.uint8),
+        labels,
+        ("a", "b"),
+        np.array([f"p{i // 2}" for i in range(40)]),
+    )
+
+
+def guesses(images: LabelledImages, wrong: int, networks: int = 3) -> list[np.ndarray]:
+    """What networks say that are wrong on so many images each, on different ones."""
+    said = []
+    for number in range(networks):
+        guess = images.labels.astype(np.uint8).copy()
+        at = (np.arange(wrong) * 3 + number) % len(guess)
+        guess[at] = 1 - guess[at]
+        said.append(guess)
+    return said
+
+
+def test_the_better_method_is_above_and_a_method_is_not_above_itself() -> None:
+    images = judged()
+    good, bad = [guesses(images, 2), guesses(images, 4)], [guesses(images, 16), guesses(images, 18)]
+    low, high = rows.difference(good, bad, images)
+    assert 0 < low < high
+    low, high = rows.difference(good, good, images)
+    assert low <= 0 <= high
+
+
+def test_what_networks_said_survives_being_kept() -> None:
+    guess = np.random.default_rng(0).integers(0, 4, 3080).astype(np.uint8)
+    assert np.array_equal(rows._unpacked(rows._packed(guess)), guess)
+
+
+def test_every_cell_has_one_key_and_a_recipe_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    wanted = list(rows.cells())
+    assert len({cell.key for cell in wanted}) == len(wanted)
+    for cell in wanted:
+        recipe = rows._recipe(cell, Path("data"), {})
+        assert recipe.seed == cell.seed
+        assert recipe.distill.ipc == max(cell.ipc, 1)
+        assert (
+            recipe.distill.outer_steps
+            == rows._recipe(rows.Cell(cell.images, 1, "ours", 0), Path("data"), {}).distill.outer_steps
+        )
+
+
+def test_cells_are_filled_once_and_told_in_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toys.write_npz(tmp_path / "films.npz")
+    base = tmp_path / "base.toml"
+    base.write_text(toys.recipe({"distill.outer_steps": 1}).to_toml())
+    wanted = [
+        rows.Cell("toy", ipc, method, 0)
+        for ipc, method in ((0, "full-natural"), (2, "random"), (2, "mtt"), (2, "ours"))
+    ]
+    monkeypatch.setattr(rows, "BASE", base)
+    monkeypatch.setattr(rows, "SETS", {"toy": {"source.path": "films.npz"}})
+    monkeypatch.setattr(rows, "METHODS", {"ours": {}, "mtt": {"distill.objective": "mtt"}})
+    monkeypatch.setattr(rows, "cells", lambda: iter(wanted))
+    monkeypatch.setattr(rows, "keep_freed_memory", lambda: None)
+    arguments = ["--data", str(tmp_path), "--results", str(tmp_path / "rows.json")]
+    rows.main([*arguments, "--work", str(tmp_path / "work"), "--set", "machine.processes=1"])
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [cell.key for cell in wanted]
+    kept = (tmp_path / "rows.json").read_bytes()
+    rows.main([*arguments, "--work", str(tmp_path / "elsewhere")])
+    assert (tmp_path / "rows.json").read_bytes() == kept
+    assert capsys.readouterr().out == ""
+    rows.main([*arguments, "--table"])
+    told = capsys.readouterr().out
+    assert "toy, all images" in told
+    assert all(cell.method in told for cell in wanted)
+    assert told.count("ours above by") == 2
