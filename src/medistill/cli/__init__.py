@@ -23,6 +23,7 @@ for command in (
     holder.evaluate,
     holder.pack,
     holder.sign,
+    holder.encrypt,
     holder.compare,
     holder.tune,
     receiver.verify,
@@ -30,6 +31,7 @@ for command in (
     receiver.train,
     receiver.export,
     receiver.merge,
+    receiver.decrypt,
 ):
     app.command()(command)
 app.add_typer(keys.app, name="keys")

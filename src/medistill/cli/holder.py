@@ -365,6 +365,26 @@ def _show_products(products: "Products", json: bool) -> None:
 
 
 @console.reported
+def encrypt(
+    package: Annotated[Path, typer.Argument(help="A .medistill file, signed first.", show_default=False)],
+    to: Annotated[list[str], typer.Option("--to", help="A receiver's age public key, age1... Repeatable.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to send, for instance phantom.age.")],
+    json: JsonFlag = False,
+) -> None:
+    """Put a package in an envelope that only its receivers can open. They make their keys with age-keygen.
+
+    Example: medistill encrypt phantom.medistill --to age1... --out phantom.age
+    """
+    from medistill.encryption import encrypt as sealed
+    from medistill.errors import StorageError
+
+    if out.exists():
+        raise StorageError(f"{out.name} exists and is not replaced. Choose another --out.")
+    sealed(package, to, out)
+    _answer({"out": str(out), "receivers": len(to)}, json, f"{out}, for {len(to)} receiver(s)")
+
+
+@console.reported
 def compare(
     recipe: RecipeFile,
     settings: Settings = None,

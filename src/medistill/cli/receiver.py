@@ -178,6 +178,28 @@ def merge(
     )
 
 
+@console.reported
+def decrypt(
+    envelope: Annotated[Path, typer.Argument(help="A file that was encrypted to you.", show_default=False)],
+    identity: Annotated[Path, typer.Option("--identity", help="The file of age-keygen, with your secret key.")],
+    out: Annotated[Path, typer.Option("--out", help="The package to write.")],
+    json: JsonFlag = False,
+) -> None:
+    """Take a package out of its envelope; verify it then.
+
+    Example: medistill decrypt phantom.age --identity key.txt --out phantom.medistill
+    """
+    from medistill.encryption import decrypt as opened
+    from medistill.errors import StorageError
+
+    if out.exists():
+        raise StorageError(f"{out.name} exists and is not replaced. Choose another --out.")
+    opened(envelope, identity, out)
+    if json:
+        return console.print_json({"out": str(out)})
+    console.out.print(f"{out}, not verified yet: medistill verify {out}", markup=False)
+
+
 @dataclass(frozen=True)
 class _Signer:
     """Who signed a package, as far as this receiver knows them."""
