@@ -129,7 +129,7 @@ def judged_all(count: int, seed: int) -> tuple[dict[str, int], float]:
 
 
 def _peak_bytes() -> int:
-    """The most memory of this process; 0 where the system does not say. (getrusage's figure is also of who began it.)"""
+    """The most memory of this process; 0 where the system does not say (getrusage counts who began it)."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
