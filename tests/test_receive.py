@@ -6,6 +6,7 @@ import pytest
 import toys
 from medistill.errors import SourceError
 from medistill.jobs import Silence
+from medistill.merge import pooled
 from medistill.package import Package, Provenance, Training, open_package, pack
 from medistill.receive import train_on
 from medistill.recipe import AugmentSettings, NetworkSettings
@@ -39,7 +40,7 @@ def package(tmp_path: Path) -> Package:
 
 
 def test_networks_trained_on_a_package_recognize_the_receivers_images(package: Package) -> None:
-    row = train_on(package, toys.films((20, 20), seed=8), "ours", 2, 0, 1, Silence())
+    row = train_on([package], toys.films((20, 20), seed=8), "ours", 2, 0, 1, Silence())
     assert row.balanced_accuracy.mean > 0.9
     assert (row.split, row.images, row.labels, row.rate, row.accuracy.n) == ("ours", 20, "hard", 0.05, 2)
 
@@ -47,17 +48,68 @@ def test_networks_trained_on_a_package_recognize_the_receivers_images(package: P
 def test_classes_are_matched_by_name_and_not_by_index(package: Package) -> None:
     films = toys.films((20, 20), seed=8)
     swapped = toys.LabelledImages(films.pixels, 1 - films.labels, films.class_names[::-1])
-    straight = train_on(package, films, "ours", 1, 0, 1, Silence())
-    assert train_on(package, swapped, "ours", 1, 0, 1, Silence()).accuracy == straight.accuracy
+    straight = train_on([package], films, "ours", 1, 0, 1, Silence())
+    assert train_on([package], swapped, "ours", 1, 0, 1, Silence()).accuracy == straight.accuracy
 
 
 def test_a_class_that_the_package_does_not_know_is_refused_by_name(package: Package) -> None:
     films = toys.films((3, 3))
     strange = toys.LabelledImages(films.pixels, films.labels, ("class 0", "fracture"))
     with pytest.raises(SourceError, match="fracture"):
-        train_on(package, strange, "ours", 1, 0, 1, Silence())
+        train_on([package], strange, "ours", 1, 0, 1, Silence())
 
 
 def test_the_receivers_figure_does_not_depend_on_the_number_of_processes(package: Package) -> None:
     films = toys.films((20, 20), seed=8)
-    assert train_on(package, films, "ours", 2, 0, 1, Silence()) == train_on(package, films, "ours", 2, 0, 2, Silence())
+    assert train_on([package], films, "ours", 2, 0, 1, Silence()) == train_on(
+        [package], films, "ours", 2, 0, 2, Silence()
+    )
+
+
+def other(tmp_path: Path, package: Package, **changes: object) -> Package:
+    """Another hospital's package of the same kind."""
+    films = toys.films((10, 10), seed=9)
+    pack(
+        tmp_path / "other.medistill",
+        **{
+            "name": "other",
+            "images": np.divide(films.pixels, 255, dtype=np.float32),
+            "labels": films.labels,
+            "inner_rate": 0.1,
+            "class_names": films.class_names,
+            "transform": toys.TRANSFORM,
+            "training": package.manifest.training,
+            "provenance": package.manifest.provenance,
+        }
+        | changes,
+    )
+    return open_package(tmp_path / "other.medistill", allow_unsigned=True)
+
+
+def test_several_packages_and_own_images_are_learned_from_together(package: Package, tmp_path: Path) -> None:
+    both = [package, other(tmp_path, package)]
+    row = train_on(both, toys.films((20, 20), seed=8), "ours", 1, 0, 1, Silence(), own=toys.films((9, 3), seed=5))
+    assert (row.name, row.images) == ("distilled-and-own", 52)
+    assert row.balanced_accuracy.mean > 0.9
+
+
+def test_a_mapping_says_which_classes_are_the_same(package: Package, tmp_path: Path) -> None:
+    strange = other(tmp_path, package, class_names=("class 0", "Befund"))
+    judged = toys.films((20, 20), seed=8)
+    row = train_on([package, strange], judged, "ours", 1, 0, 1, Silence(), classes={"Befund": "class 1"})
+    assert row.balanced_accuracy.mean > 0.9
+    assert row.sensitivity.keys() == {"class 0", "class 1"}
+
+
+def test_another_network_can_be_trained_and_is_named(package: Package) -> None:
+    row = train_on([package], toys.films((20, 20), seed=8), "ours", 1, 0, 1, Silence(), architecture="resnet18")
+    assert (row.name, row.architecture) == ("distilled-resnet18", "resnet18")
+
+
+def test_one_package_alone_is_trained_on_as_its_maker_did(package: Package) -> None:
+    """Pooling one package changes nothing about it."""
+    alone = pooled([package])
+    assert alone.transform == package.manifest.transform
+    assert alone.training.rate == pytest.approx(package.manifest.training.rate)
+    assert np.array_equal(alone.images, package.images)
+    assert np.array_equal(alone.targets, package.targets)

@@ -8,22 +8,73 @@ it was made of, and carries no evidence, because nobody has measured it yet.
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medistill.errors import PackageError
-from medistill.package import Package, Provenance, Source, Transform, common_terms, pack, tensors
+from medistill.package import Package, Provenance, Source, Training, Transform, common_terms, pack, tensors
 from medistill.package.manifest import validated
 
 
-def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[str, str] | None = None) -> Package:
-    """Seal the images of several packages in one, unsigned.
+@dataclass(frozen=True)
+class Pooled:
+    """What networks learn from when several packages lie together.
 
-    Images stay what they are. The transform is that of all images together, weighted by their number; the learning
-    rates are the geometric means; the rest of the training is the first package's. What the terms of all packages allow
-    is allowed.
+    Attributes:
+        class_names: all classes, in the order in which the packages bring them.
+        images: intensities, float32 [n, channels, height, width], as they were.
+        targets: a probability of every class for each, float32 [n, classes].
+        inner_rate: the geometric mean.
+        transform: that of all images together, weighted by their number.
+        training: the first package's, at the geometric mean of the rates.
+    """
+
+    class_names: tuple[str, ...]
+    images: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    inner_rate: float
+    transform: Transform
+    training: Training
+
+
+def pooled(packages: Sequence[Package], classes: Mapping[str, str] | None = None) -> Pooled:
+    """The images of one or more packages together, classes matched by name.
+
+    Args:
+        packages: opened ones.
+        classes: what a class is called here, by what a package calls it; classes that are left out keep their names.
+
+    Raises:
+        PackageError: they differ in shape, network or formation, one comes twice, or a mapped class is in none of them.
+    """
+    _refuse(packages, classes or {})
+    renamed = [[(classes or {}).get(old, old) for old in package.class_names] for package in packages]
+    names = tuple(dict.fromkeys(new for of_one in renamed for new in of_one))
+    targets = []
+    for package, own in zip(packages, renamed, strict=True):
+        matrix = np.zeros((len(own), len(names)), dtype=np.float32)
+        for old, new in enumerate(own):
+            matrix[old, names.index(new)] = 1
+        targets.append(package.targets @ matrix)
+    counts = np.array([len(package.images) for package in packages])
+    first = packages[0].manifest.training
+    return Pooled(
+        class_names=names,
+        images=np.concatenate([package.images for package in packages]),
+        targets=np.concatenate(targets),
+        inner_rate=_typical([package.inner_rate for package in packages]),
+        transform=_pooled([package.manifest.transform for package in packages], counts / counts.sum()),
+        training=first.model_copy(update={"rate": _typical([package.manifest.training.rate for package in packages])}),
+    )
+
+
+def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[str, str] | None = None) -> Package:
+    """Seal the images of several packages in one, unsigned; see `pooled`.
+
+    What the terms of all packages allow is allowed.
 
     Args:
         packages: two or more, opened.
@@ -36,28 +87,19 @@ def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[s
         PackageError: there are fewer than two, they differ in shape, network or formation, one comes twice, or a mapped
             class is in none of them.
     """
-    _refuse(packages, classes or {})
-    renamed = [[(classes or {}).get(old, old) for old in package.class_names] for package in packages]
-    names = tuple(dict.fromkeys(new for of_one in renamed for new in of_one))
-    targets = []
-    for package, own in zip(packages, renamed, strict=True):
-        matrix = np.zeros((len(own), len(names)), dtype=np.float32)
-        for old, new in enumerate(own):
-            matrix[old, names.index(new)] = 1
-        targets.append(package.targets @ matrix)
-    probabilities = np.concatenate(targets)
-    is_hard = bool(((probabilities == 0) | (probabilities == 1)).all())
-    counts = np.array([len(package.images) for package in packages])
-    first = packages[0].manifest.training
+    if len(packages) < 2:
+        raise PackageError(f"found {len(packages)} package(s); expected two or more to merge.")
+    found = pooled(packages, classes)
+    is_hard = bool(((found.targets == 0) | (found.targets == 1)).all())
     return pack(
         path,
         name=name,
-        images=np.concatenate([package.images for package in packages]),
-        labels=probabilities.argmax(1) if is_hard else probabilities,
-        inner_rate=_typical([package.inner_rate for package in packages]),
-        class_names=names,
-        transform=_pooled([package.manifest.transform for package in packages], counts / counts.sum()),
-        training=first.model_copy(update={"rate": _typical([package.manifest.training.rate for package in packages])}),
+        images=found.images,
+        labels=found.targets.argmax(1) if is_hard else found.targets,
+        inner_rate=found.inner_rate,
+        class_names=found.class_names,
+        transform=found.transform,
+        training=found.training,
         provenance=_provenance(packages),
         terms=common_terms([package.manifest.terms for package in packages]),
     )
@@ -90,8 +132,6 @@ def read_mapping(path: Path) -> dict[str, str]:
 
 
 def _refuse(packages: Sequence[Package], classes: Mapping[str, str]) -> None:
-    if len(packages) < 2:
-        raise PackageError(f"found {len(packages)} package(s); expected two or more to merge.")
     arrays = [entry.sha256 for each in packages for entry in each.manifest.files if entry.path == tensors.PATH]
     if len(set(arrays)) < len(arrays):
         raise PackageError("one set of images comes twice and would count double. Name each once.")
@@ -119,7 +159,9 @@ def _shape(package: Package) -> dict[str, object]:
 
 
 def _pooled(transforms: Sequence[Transform], weights: NDArray[np.float64]) -> Transform:
-    """Mean and standard deviation of all pixels together."""
+    """Mean and standard deviation of all pixels together; what all agree in stays as it is, to the last bit."""
+    if len(set(transforms)) == 1:
+        return transforms[0]
     means, stds = (np.array([getattr(each, key) for each in transforms]) for key in ("mean", "std"))
     mean = weights @ means
     variance = weights @ (stds**2 + (means - mean) ** 2)
@@ -128,7 +170,8 @@ def _pooled(transforms: Sequence[Transform], weights: NDArray[np.float64]) -> Tr
 
 
 def _typical(rates: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, rates)) / len(rates))
+    """The geometric mean; what all agree in stays as it is, to the last bit."""
+    return rates[0] if len(set(rates)) == 1 else math.exp(sum(map(math.log, rates)) / len(rates))
 
 
 def _provenance(packages: Sequence[Package]) -> Provenance:

@@ -1,65 +1,107 @@
-"""What a receiver does with a package: train fresh networks on it alone, and judge them on images of their own.
+"""What a receiver does with packages: train fresh networks on them, and judge them on images of their own.
 
 The package says how: transform, network, rate, number of steps, augmentation. Nothing is chosen on the receiver's
-images, so their figure can be laid beside the maker's.
+images, so their figure can be laid beside the maker's. Several packages are taken together, and the receiver's own
+labelled images may join them; every class is then seen equally often.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
+import torch
 
 from medistill.errors import SourceError
-from medistill.evaluate import Bench, evaluate, synthetic_arm
+from medistill.evaluate import Bench, evaluate, small_arm
 from medistill.evidence import Row
+from medistill.files import digest
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
+from medistill.merge import Pooled, pooled
 from medistill.package import Package
-from medistill.recipe import DistillSettings, EvaluateSettings, Recipe
+from medistill.recipe import Architecture, DistillSettings, EvaluateSettings, Recipe
 from medistill.synthetic import SyntheticSet
+from medistill.train import TrainingSet
 
 
 def train_on(
-    package: Package,
+    packages: Sequence[Package],
     judged: LabelledImages,
     split: str,
     networks: int,
     seed: int,
     processes: int,
     progress: Progress,
+    own: LabelledImages | None = None,
+    classes: Mapping[str, str] | None = None,
+    architecture: Architecture | None = None,
 ) -> Row:
-    """Train `networks` fresh networks on a package as it asks to be trained on, and judge each once.
+    """Train `networks` fresh networks on packages as they ask to be trained on, and judge each once.
 
     Args:
-        package: a verified package.
-        judged: the receiver's labelled images, in the package's shape; classes are matched by name.
+        packages: one or more, verified.
+        judged: the receiver's labelled images, in the packages' shape; classes are matched by name.
         split: what to call them in the row.
         networks: how many networks.
-        seed: of their first parameters and their augmentation, together with the package's digest.
+        seed: of their first parameters and their augmentation, together with the packages' digests.
         processes: how many are trained at once.
         progress: told of every image seen.
+        own: the receiver's labelled images to train on besides, in the packages' shape.
+        classes: what a class is called, by what a package calls it.
+        architecture: of the networks; None takes the one that the images were made with.
 
     Raises:
-        SourceError: a class of the judged images is not in the package, or there are none.
+        SourceError: a class of the receiver's images is in no package, or there are none to judge on.
+        PackageError: the packages cannot be trained on together.
         MatchingError: a network diverged.
     """
     if not len(judged):
         raise SourceError("Found no image to judge on; expected at least one. Name another split.")
-    training, synthetic = package.manifest.training, SyntheticSet.from_package(package).unfolded()
-    recipe = Recipe(
+    together = pooled(packages, classes)
+    data = TrainingSet.of_synthetic(_synthetic(together))
+    if own is not None:
+        ours = TrainingSet.of(own.in_order_of(together.class_names), together.transform)
+        data = TrainingSet.joined([data, ours])
+    recipe = _recipe(packages, together, len(data), networks, seed)
+    name = "distilled" if own is None else "distilled-and-own"
+    other = None if architecture == together.training.network.architecture else architecture
+    arm = small_arm(recipe, name, data, other)
+    if own is not None:
+        arm = replace(arm, sampling="balanced")
+    bench = Bench(recipe, together.transform, None, None, processes)
+    (row,) = evaluate(bench, [arm], judged.in_order_of(together.class_names), split, progress)
+    return row
+
+
+def _synthetic(together: Pooled) -> SyntheticSet:
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (together.transform.mean, together.transform.std))
+    return SyntheticSet(
+        images=(torch.from_numpy(together.images) - mean) / std,
+        targets=torch.from_numpy(together.targets),
+        inner_rate=together.inner_rate,
+        class_names=together.class_names,
+        transform=together.transform,
+        formation=together.training.formation or 1,
+    )
+
+
+def _recipe(packages: Sequence[Package], together: Pooled, images: int, networks: int, seed: int) -> Recipe:
+    """How the packages ask to be trained on, as a recipe."""
+    training = together.training
+    digests = "".join(package.digest for package in packages)
+    return Recipe(
         # Other seeds than the maker's, whose networks a receiver would otherwise train again.
-        seed=int(package.digest[:8], 16) + seed,
+        seed=int(digest(digests.encode())[:8], 16) + seed,
         network=training.network,
         augment=training.augment,
-        distill=DistillSettings(ipc=int(np.ceil(len(synthetic) / len(package.class_names)))),
+        distill=DistillSettings(ipc=int(np.ceil(images / len(together.class_names)))),
         evaluate=EvaluateSettings(
             networks=networks,
             rates=(training.rate,),
             steps=training.steps,
-            batch_size=training.batch_size or len(synthetic),
+            batch_size=training.batch_size or images,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
             schedule=training.schedule,
         ),
     )
-    bench = Bench(recipe, synthetic.transform, None, None, processes)
-    arm = synthetic_arm(recipe, synthetic)
-    (row,) = evaluate(bench, [arm], judged.in_order_of(package.class_names), split, progress)
-    return row

@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,6 +22,7 @@ Sampling = Literal["natural", "balanced"]
 Start = Literal["noise", "class-noise", "class-mean", "real"]
 Similarity = Literal["unsigned", "signed", "displacement", "shuffled", "easy"]
 Architecture = Literal["convnet", "resnet18", "vgg11", "vit"]
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 Encoding = Literal["float32", "float16", "uint8"]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]

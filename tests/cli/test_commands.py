@@ -158,6 +158,22 @@ def test_any_images_can_be_packed_as_a_control(place: Path, tmp_path: Path) -> N
     assert medistill("verify", path, "--allow-unsigned", "--require-trusted").exit_code == 1
 
 
+def test_packages_and_own_images_train_together(products: dict[str, str], place: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second.medistill"
+    medistill("pack", "--images", f"{place / 'films.npz'}#val", "--out", second)
+    sources = ("--with", f"{place / 'films.npz'}#train", "--test", f"{place / 'films.npz'}#test")
+    common = ("train", products["package"], *sources, "--networks", "1", "--allow-unsigned")
+    row = json.loads(medistill(*common, "--json").stdout)
+    assert (row["name"], row["images"]) == ("distilled-and-own", 28)
+    assert "and own ones" in medistill(*common).stdout
+    refused = medistill("train", products["package"], second, *sources, "--allow-unsigned")
+    assert refused.exit_code == 1
+    assert "differ in" in refused.stderr
+    wrong = medistill(*common, "--network", "resnet50")
+    assert wrong.exit_code == 2
+    assert "expected convnet, resnet18, vgg11, vit" in wrong.stderr.replace("\n", " ")
+
+
 def test_terms_from_a_file_are_sealed_told_and_kept(place: Path, tmp_path: Path) -> None:
     path, terms = tmp_path / "control.medistill", tmp_path / "terms.toml"
     terms.write_text("commercial = true\nexpires = 2001-02-03\n")

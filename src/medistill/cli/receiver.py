@@ -73,38 +73,57 @@ def show(
 
 @console.reported
 def train(
-    package: PackageFile,
+    packages: Annotated[list[Path], typer.Argument(help="One or more .medistill files.", show_default=False)],
     test: Annotated[str, typer.Option("--test", help="Your own labelled images (npz, folder, zip, csv; #split).")],
+    own: Annotated[
+        str | None,
+        typer.Option("--with", help="Labelled images of your own to train on besides.", show_default=False),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option("--map", help="A CSV from,to with what classes are called here.", show_default=False)
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option("--network", help="convnet, resnet18, vgg11 or vit. [default: the package's]", show_default=False),
+    ] = None,
     networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=1)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,
     allow_unsigned: AllowUnsigned = False,
     require_trusted: RequireTrusted = False,
     json: JsonFlag = False,
 ) -> None:
-    """Train fresh networks on the package alone and judge them on your own images.
+    """Train fresh networks on packages, alone or with images of your own, and judge them on others of yours.
 
     Example: medistill train phantom.medistill --test ours.npz#test
+
+    Example: medistill train st-marys.medistill st-lukes.medistill --with ours.npz#train --test ours.npz#test
     """
     from medistill.errors import PackageError
     from medistill.jobs import available_cores, keep_freed_memory
+    from medistill.merge import read_mapping
     from medistill.receive import train_on
+    from medistill.recipe import ARCHITECTURES
     from medistill.sources import read_part, split_off
 
+    architecture = next((name for name in ARCHITECTURES if name == network), None)
+    if network is not None and architecture is None:
+        raise typer.BadParameter(f"--network {network}: expected {', '.join(ARCHITECTURES)}.")
     keep_freed_memory()
-    opened, signer = _opened(package, allow_unsigned, require_trusted)
-    if not signer.trusted:
-        _say_who(signer)
-    form = opened.manifest.images
+    opened = _all_opened(packages, allow_unsigned, require_trusted)
+    form = opened[0].manifest.images
     if form.height != form.width:
         raise PackageError(f"Its images are {form.height} x {form.width}; networks here train on square ones.")
     judged = read_part(test, form.height, form.channels)
-    if not judged.named:
-        console.err.print("warning: the test images have no class names, so classes are matched by index: ", end="")
-        named = ", ".join(f"{index} is {name}" for index, name in enumerate(opened.class_names))
+    ours = None if own is None else read_part(own, form.height, form.channels, default="train")
+    if not judged.named or not (ours is None or ours.named):
+        console.err.print("warning: your images have no class names, so classes are matched by index: ", end="")
+        named = ", ".join(f"{index} is {name}" for index, name in enumerate(opened[0].class_names))
         console.err.print(named, markup=False)
     _, split = split_off(test)
+    mapping = None if classes is None else read_mapping(classes)
     with console.Bar() as bar:
-        row = train_on(opened, judged, split or "all", networks, seed, available_cores(), bar)
+        cores = available_cores()
+        row = train_on(opened, judged, split or "all", networks, seed, cores, bar, ours, mapping, architecture)
     if json:
         return console.print_json(row.model_dump(mode="json"))
     console.out.print(console.rows_table([row], f"on {len(judged):,} images of your own"))
@@ -163,13 +182,7 @@ def merge(
 
     if out.exists():
         raise StorageError(f"{out.name} exists and is not replaced. Choose another --out.")
-    opened = []
-    for path in packages:
-        package, signer = _opened(path, allow_unsigned, require_trusted)
-        if not signer.trusted:
-            console.err.print(f"{path.name}: ", end="", markup=False)
-            _say_who(signer)
-        opened.append(package)
+    opened = _all_opened(packages, allow_unsigned, require_trusted)
     merged = join(opened, out, name or out.stem, None if classes is None else read_mapping(classes))
     if json:
         return console.print_json({"out": str(out), "images": len(merged.images), "classes": list(merged.class_names)})
@@ -242,6 +255,18 @@ def _opened(path: Path, allow_unsigned: bool, require_trusted: bool) -> "tuple[P
         )
     name = signer.name if known is None else known.name
     return package, _Signer(name, mark, package.signed_on.isoformat(), known is not None)
+
+
+def _all_opened(paths: list[Path], allow_unsigned: bool, require_trusted: bool) -> "list[Package]":
+    """Several packages that this receiver may go on with; who signed them is said where they are not trusted."""
+    opened = []
+    for path in paths:
+        package, signer = _opened(path, allow_unsigned, require_trusted)
+        if not signer.trusted:
+            console.err.print(f"{path.name}: ", end="", markup=False)
+            _say_who(signer)
+        opened.append(package)
+    return opened
 
 
 def _say_who(signer: _Signer) -> None:

@@ -11,6 +11,7 @@ _ROWS = {
     "random": "random real images",
     "distilled": "distilled images",
     "distilled-hard": "distilled images, hard labels",
+    "distilled-and-own": "distilled images and own ones",
     "full-natural": "all real images, natural sampling",
     "full-balanced": "all real images, balanced sampling",
     "full": "all real images",
