@@ -174,6 +174,17 @@ def test_packages_and_own_images_train_together(products: dict[str, str], place:
     assert "expected convnet, resnet18, vgg11, vit" in wrong.stderr.replace("\n", " ")
 
 
+def test_reproduce_tells_both_figures_and_ends_with_the_verdict(products: dict[str, str], place: Path) -> None:
+    common = ("reproduce", products["package"], "--test", f"{place / 'films.npz'}#val", "--networks", "2")
+    told = medistill(*common, "--json")
+    answer = json.loads(told.stdout)
+    assert told.exit_code == (0 if answer["agrees"] else 1)
+    assert answer["recorded"]["split"] == "validation"
+    printed = medistill(*common).stdout
+    assert "its maker:" in printed
+    assert "agree" in printed
+
+
 def test_terms_from_a_file_are_sealed_told_and_kept(place: Path, tmp_path: Path) -> None:
     path, terms = tmp_path / "control.medistill", tmp_path / "terms.toml"
     terms.write_text("commercial = true\nexpires = 2001-02-03\n")

@@ -29,6 +29,7 @@ for command in (
     receiver.verify,
     receiver.show,
     receiver.train,
+    receiver.reproduce,
     receiver.export,
     receiver.merge,
     receiver.decrypt,

@@ -130,6 +130,51 @@ def train(
 
 
 @console.reported
+def reproduce(
+    package: PackageFile,
+    test: Annotated[str, typer.Option("--test", help="Labelled images to judge on (npz, folder, zip, csv; #split).")],
+    networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=1)] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,
+    allow_unsigned: AllowUnsigned = False,
+    require_trusted: RequireTrusted = False,
+    json: JsonFlag = False,
+) -> None:
+    """Train on a package again and compare with what its maker measured; exit code 1 where the two cannot be the same.
+
+    They agree where the 95 % intervals of their balanced accuracy have a point in common.
+
+    Example: medistill reproduce phantom.medistill --test phantom#val
+    """
+    from medistill.jobs import available_cores, keep_freed_memory
+    from medistill.reproduce import reproduce as repeat
+    from medistill.sources import read_part, split_off
+
+    keep_freed_memory()
+    (opened,) = _all_opened([package], allow_unsigned, require_trusted)
+    form = opened.manifest.images
+    judged = read_part(test, form.height, form.channels)
+    _, split = split_off(test)
+    with console.Bar() as bar:
+        found = repeat(opened, judged, split or "all", networks, seed, available_cores(), bar)
+    if json:
+        rows = {"recorded": found.recorded.model_dump(mode="json"), "found": found.found.model_dump(mode="json")}
+        console.print_json({"agrees": found.agrees} | rows)
+    else:
+        for who, row in (("its maker", found.recorded), ("here", found.found)):
+            interval = row.balanced_accuracy_interval
+            console.out.print(
+                f"{who}: {row.balanced_accuracy} % balanced accuracy on {row.split} "
+                f"(95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f})"
+            )
+        verdict = (
+            "They agree." if found.agrees else "They do NOT agree: other images than the maker's, or other evidence."
+        )
+        console.out.print(verdict)
+    if not found.agrees:
+        raise typer.Exit(1)
+
+
+@console.reported
 def export(
     package: PackageFile,
     to: Annotated[str, typer.Option("--to", help="medmnist (one npz), hf (a Hugging Face folder) or png (a folder).")],
