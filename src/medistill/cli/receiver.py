@@ -47,15 +47,21 @@ def verify(
 def show(
     package: PackageFile,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Write a picture of all images to this PNG.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page about it to this file.")] = None,
     allow_unsigned: AllowUnsigned = False,
     require_trusted: RequireTrusted = False,
     json: JsonFlag = False,
 ) -> None:
     """What a package holds, how it was made and what was measured on it. Needs no torch.
 
-    Example: medistill show phantom.medistill --sheet phantom.png
+    Example: medistill show phantom.medistill --html phantom.html --sheet phantom.png
     """
     opened, signer = _opened(package, allow_unsigned, require_trusted)
+    if html is not None:
+        from medistill.files import write_whole
+        from medistill.report.package import render_package
+
+        write_whole(html, render_package(opened, signer.name, signer.trusted).encode())
     if sheet is not None:
         from medistill.files import write_whole
         from medistill.report.sheet import contact_sheet

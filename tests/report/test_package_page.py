@@ -1,0 +1,84 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import made_up
+import numpy as np
+import pytest
+from test_html import tags, words_of
+
+from medistill.package import Package, Provenance, Terms, Training, Transform, pack
+from medistill.recipe import AugmentSettings, NetworkSettings
+from medistill.report.package import render_package
+
+EVIL = "<script>alert(1)</script>"
+
+
+def sealed(folder: Path, **changes: Any) -> Package:
+    provenance = Provenance(method="drawn", start="noise", leaks_real_images=False, software={"medistill": "0.1.0"})
+    return pack(
+        folder / "set.medistill",
+        **{
+            "name": "tiny",
+            "images": np.linspace(0, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8),
+            "labels": np.array([0, 1]),
+            "inner_rate": 0.02,
+            "class_names": ("normal", "pneumonia"),
+            "transform": Transform(mean=(0.5,), std=(0.25,)),
+            "training": Training(
+                network=NetworkSettings(width=8, depth=1),
+                steps=3,
+                rate=0.01,
+                momentum=0.9,
+                weight_decay=0.0,
+                schedule="constant",
+                augment=AugmentSettings(),
+                inner_rate_learned=True,
+            ),
+            "provenance": provenance,
+        }
+        | changes,
+    )
+
+
+def test_the_page_loads_nothing_and_runs_nothing_and_escapes_what_the_maker_wrote(tmp_path: Path) -> None:
+    provenance = Provenance(method=EVIL, start="noise", leaks_real_images=False, software={EVIL: EVIL})
+    package = sealed(
+        tmp_path,
+        name=EVIL,
+        class_names=(EVIL, "b"),
+        class_prior={EVIL: 0.25, "b": 0.75},
+        provenance=provenance,
+        terms=Terms(contact=EVIL),
+    )
+    text = render_package(package, EVIL, trusted=False)
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
+    assert not re.search(r"https?://|<script|@import|url\((?!#)", text)
+    assert not {"script", "link", "iframe", "object", "form", "base"} & set(tags(text))
+    assert "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize(
+    ("signed_by", "trusted", "said"),
+    [
+        (None, False, "Nobody signed it"),
+        ("St Mary", True, "Signed by St Mary"),
+        ("St Mary", False, "a key that you do not know"),
+    ],
+)
+def test_who_signed_is_said_first(tmp_path: Path, signed_by: str | None, trusted: bool, said: str) -> None:
+    text = render_package(sealed(tmp_path), signed_by, trusted)
+    assert said in words_of(text)
+    assert ("box alarm" in text) == (not trusted)
+
+
+def test_evidence_encoding_terms_and_warnings_are_shown(tmp_path: Path) -> None:
+    leaking = Provenance(method="drawn", start="real", leaks_real_images=True, software={})
+    rows = made_up.utility(made_up.row("distilled", 0.7))
+    package = sealed(tmp_path, provenance=leaking, encoding="uint8", utility=rows, terms=Terms(commercial=True))
+    text = words_of(render_package(package, None, trusted=False))
+    assert "may show real patients" in text
+    assert "pixels as uint8 (off by at most 0.002" in text
+    assert "Also for profit" in text
+    assert "What their maker measured" in text
+    assert package.digest in text
