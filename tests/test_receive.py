@@ -40,7 +40,7 @@ def package(tmp_path: Path) -> Package:
 
 
 def test_networks_trained_on_a_package_recognize_the_receivers_images(package: Package) -> None:
-    row = train_on([package], toys.films((20, 20), seed=8), "ours", 2, 0, 1, Silence())
+    row = train_on([package], toys.films((20, 20), seed=8), "ours", 2, 0, 1, Silence()).row
     assert row.balanced_accuracy.mean > 0.9
     assert (row.split, row.images, row.labels, row.rate, row.accuracy.n) == ("ours", 20, "hard", 0.05, 2)
 
@@ -48,8 +48,8 @@ def test_networks_trained_on_a_package_recognize_the_receivers_images(package: P
 def test_classes_are_matched_by_name_and_not_by_index(package: Package) -> None:
     films = toys.films((20, 20), seed=8)
     swapped = toys.LabelledImages(films.pixels, 1 - films.labels, films.class_names[::-1])
-    straight = train_on([package], films, "ours", 1, 0, 1, Silence())
-    assert train_on([package], swapped, "ours", 1, 0, 1, Silence()).accuracy == straight.accuracy
+    straight = train_on([package], films, "ours", 1, 0, 1, Silence()).row
+    assert train_on([package], swapped, "ours", 1, 0, 1, Silence()).row.accuracy == straight.accuracy
 
 
 def test_a_class_that_the_package_does_not_know_is_refused_by_name(package: Package) -> None:
@@ -61,8 +61,9 @@ def test_a_class_that_the_package_does_not_know_is_refused_by_name(package: Pack
 
 def test_the_receivers_figure_does_not_depend_on_the_number_of_processes(package: Package) -> None:
     films = toys.films((20, 20), seed=8)
-    assert train_on([package], films, "ours", 2, 0, 1, Silence()) == train_on(
-        [package], films, "ours", 2, 0, 2, Silence()
+    assert (
+        train_on([package], films, "ours", 2, 0, 1, Silence()).row
+        == train_on([package], films, "ours", 2, 0, 2, Silence()).row
     )
 
 
@@ -88,7 +89,7 @@ def other(tmp_path: Path, package: Package, **changes: object) -> Package:
 
 def test_several_packages_and_own_images_are_learned_from_together(package: Package, tmp_path: Path) -> None:
     both = [package, other(tmp_path, package)]
-    row = train_on(both, toys.films((20, 20), seed=8), "ours", 1, 0, 1, Silence(), own=toys.films((9, 3), seed=5))
+    row = train_on(both, toys.films((20, 20), seed=8), "ours", 1, 0, 1, Silence(), own=toys.films((9, 3), seed=5)).row
     assert (row.name, row.images) == ("distilled-and-own", 52)
     assert row.balanced_accuracy.mean > 0.9
 
@@ -96,13 +97,13 @@ def test_several_packages_and_own_images_are_learned_from_together(package: Pack
 def test_a_mapping_says_which_classes_are_the_same(package: Package, tmp_path: Path) -> None:
     strange = other(tmp_path, package, class_names=("class 0", "Befund"))
     judged = toys.films((20, 20), seed=8)
-    row = train_on([package, strange], judged, "ours", 1, 0, 1, Silence(), classes={"Befund": "class 1"})
+    row = train_on([package, strange], judged, "ours", 1, 0, 1, Silence(), classes={"Befund": "class 1"}).row
     assert row.balanced_accuracy.mean > 0.9
     assert row.sensitivity.keys() == {"class 0", "class 1"}
 
 
 def test_another_network_can_be_trained_and_is_named(package: Package) -> None:
-    row = train_on([package], toys.films((20, 20), seed=8), "ours", 1, 0, 1, Silence(), architecture="resnet18")
+    row = train_on([package], toys.films((20, 20), seed=8), "ours", 1, 0, 1, Silence(), architecture="resnet18").row
     assert (row.name, row.architecture) == ("distilled-resnet18", "resnet18")
 
 

@@ -252,22 +252,30 @@ def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: s
         RecipeError: a class has fewer images than a random subset needs.
     """
     found = judge_arms(bench, arms, judged, progress)
-    seed = bench.recipe.seed_for("evaluate/interval")
-    rows = [
-        metrics.row(
-            each.arm.name,
-            str(each.arm.architecture),
-            split,
-            len(each.arm.data),
-            each.labels,
-            each.rate,
-            each.predictions,
-            judged,
-            seed,
-        )
-        for each in found
-    ]
+    rows = [row_of(bench, each, judged, split) for each in found]
     return rows + _ceiling(bench, found, rows)
+
+
+def row_of(bench: Bench, said: Judged, judged: LabelledImages, split: str) -> Row:
+    """The row of one arm that was judged.
+
+    Args:
+        bench: where it was judged.
+        said: what its networks said.
+        judged: of these images.
+        split: what those are called.
+    """
+    return metrics.row(
+        said.arm.name,
+        str(said.arm.architecture),
+        split,
+        len(said.arm.data),
+        said.labels,
+        said.rate,
+        said.predictions,
+        judged,
+        bench.recipe.seed_for("evaluate/interval"),
+    )
 
 
 def majority(training: LabelledImages, judged: LabelledImages, split: str) -> Row:

@@ -6,22 +6,45 @@ labelled images may join them; every class is then seen equally often.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from medistill.errors import SourceError
-from medistill.evaluate import Bench, evaluate, small_arm
+from medistill.evaluate import Bench, judge_arms, network_for, row_of, small_arm
 from medistill.evidence import Row
 from medistill.files import digest
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
 from medistill.merge import Pooled, pooled
+from medistill.networks import FlatNetwork
 from medistill.package import Package
 from medistill.recipe import Architecture, DistillSettings, EvaluateSettings, Recipe
+from medistill.shapes import Params
 from medistill.synthetic import SyntheticSet
 from medistill.train import TrainingSet
+
+
+@dataclass(frozen=True)
+class Received:
+    """What a receiver has of packages: how networks trained on them did on the receiver's images, and one of them.
+
+    Attributes:
+        row: the figures of all networks.
+        network: their architecture.
+        params: the parameters of the first one; none was chosen by what it said of the judged images.
+        together: what they learned from, besides images of the receiver's own.
+        digests: SHA-256 of the packages.
+        own_images: how many of the receiver's own they saw.
+    """
+
+    row: Row
+    network: FlatNetwork
+    params: Params
+    together: Pooled
+    digests: tuple[str, ...]
+    own_images: int
 
 
 def train_on(
@@ -35,7 +58,7 @@ def train_on(
     own: LabelledImages | None = None,
     classes: Mapping[str, str] | None = None,
     architecture: Architecture | None = None,
-) -> Row:
+) -> Received:
     """Train `networks` fresh networks on packages as they ask to be trained on, and judge each once.
 
     Args:
@@ -69,8 +92,16 @@ def train_on(
     if own is not None:
         arm = replace(arm, sampling="balanced")
     bench = Bench(recipe, together.transform, None, None, processes)
-    (row,) = evaluate(bench, [arm], judged.in_order_of(together.class_names), split, progress)
-    return row
+    matched = judged.in_order_of(together.class_names)
+    (said,) = judge_arms(bench, [arm], matched, progress)
+    return Received(
+        row=row_of(bench, said, matched, split),
+        network=network_for(recipe, arm.architecture, matched),
+        params=said.networks[0].params,
+        together=together,
+        digests=tuple(package.digest for package in packages),
+        own_images=0 if own is None else len(own),
+    )
 
 
 def _synthetic(together: Pooled) -> SyntheticSet:

@@ -55,4 +55,5 @@ def reproduce(
             f"{package.manifest.name} carries no evidence to compare with. Train on it and judge for yourself: "
             "medistill train."
         )
-    return Reproduction(recorded, train_on([package], judged, split, networks, seed, processes, progress))
+    received = train_on([package], judged, split, networks, seed, processes, progress)
+    return Reproduction(recorded, received.row)

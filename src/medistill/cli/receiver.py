@@ -94,19 +94,24 @@ def train(
     ] = None,
     networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=1)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", help="Write the first network to this folder: safetensors, ONNX and a card."),
+    ] = None,
     allow_unsigned: AllowUnsigned = False,
     require_trusted: RequireTrusted = False,
     json: JsonFlag = False,
 ) -> None:
     """Train fresh networks on packages, alone or with images of your own, and judge them on others of yours.
 
-    Example: medistill train phantom.medistill --test ours.npz#test
+    Example: medistill train phantom.medistill --test ours.npz#test --save model
 
     Example: medistill train st-marys.medistill st-lukes.medistill --with ours.npz#train --test ours.npz#test
     """
     from medistill.errors import PackageError
     from medistill.jobs import available_cores, keep_freed_memory
     from medistill.merge import read_mapping
+    from medistill.model import check_saving, save_model
     from medistill.receive import train_on
     from medistill.recipe import ARCHITECTURES
     from medistill.sources import read_part, split_off
@@ -114,6 +119,8 @@ def train(
     architecture = next((name for name in ARCHITECTURES if name == network), None)
     if network is not None and architecture is None:
         raise typer.BadParameter(f"--network {network}: expected {', '.join(ARCHITECTURES)}.")
+    if save is not None:
+        check_saving(save)
     keep_freed_memory()
     opened = _all_opened(packages, allow_unsigned, require_trusted)
     form = opened[0].manifest.images
@@ -129,10 +136,12 @@ def train(
     mapping = None if classes is None else read_mapping(classes)
     with console.Bar() as bar:
         cores = available_cores()
-        row = train_on(opened, judged, split or "all", networks, seed, cores, bar, ours, mapping, architecture)
+        received = train_on(opened, judged, split or "all", networks, seed, cores, bar, ours, mapping, architecture)
+    if save is not None:
+        save_model(received, save)
     if json:
-        return console.print_json(row.model_dump(mode="json"))
-    console.out.print(console.rows_table([row], f"on {len(judged):,} images of your own"))
+        return console.print_json(received.row.model_dump(mode="json"))
+    console.out.print(console.rows_table([received.row], f"on {len(judged):,} images of your own"))
 
 
 @console.reported
