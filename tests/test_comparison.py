@@ -8,11 +8,10 @@ from safetensors.torch import save_file
 import medistill.comparison.contenders
 import medistill.metrics
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
-from medistill.comparison.contenders import png_bytes
 from medistill.comparison.pages import nearest_of_class, write_pages
 from medistill.errors import RecipeError
 from medistill.evidence import Comparison
-from medistill.images import LabelledImages
+from medistill.images import LabelledImages, png_bytes
 from medistill.jobs import Silence
 from medistill.networks import pretrained
 from medistill.package import open_package

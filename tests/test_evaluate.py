@@ -44,7 +44,7 @@ def made(toy: Recipe, real: LabelledImages | None = None) -> SyntheticSet:
 
 
 def bench(toy: Recipe, folder: Path | None = None, validation: LabelledImages | None = VALIDATION) -> Bench:
-    return Bench(toy, TRANSFORM, validation, folder, processes=1)
+    return Bench(toy, validation, folder, processes=1)
 
 
 def rows(toy: Recipe, folder: Path | None = None, progress: Silence | None = None, **changes: Any):

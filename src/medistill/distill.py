@@ -106,7 +106,7 @@ def distill(
     real = TrainingSet.of(splits.train, transform)
     progress.begin("distill", settings.outer_steps, learned.step)
     if not learned.log:
-        score = _validate(recipe, learned.current(), splits.validation, transform, processes)
+        score = _validate(recipe, learned.current(), splits.validation, processes)
         learned.choose(score)
         learned.log.append(Outcome(0, None, None, None, None, learned.inner_rate, score))
         if checkpoint is not None:
@@ -117,7 +117,7 @@ def distill(
             _mind_skipped(learned, outcome, progress)
         is_last = learned.step == settings.outer_steps
         if learned.step % settings.validate_every == 0 or is_last:
-            score = _validate(recipe, learned.current(), splits.validation, transform, processes)
+            score = _validate(recipe, learned.current(), splits.validation, processes)
             learned.choose(score)
             outcome = replace(outcome, validation=score)
         learned.log.append(outcome)
@@ -308,9 +308,7 @@ def _mind_skipped(learned: _Learned, outcome: Outcome, progress: Progress) -> No
         )
 
 
-def _validate(
-    recipe: Recipe, synthetic: SyntheticSet, validation: LabelledImages, transform: Transform, processes: int
-) -> float | None:
+def _validate(recipe: Recipe, synthetic: SyntheticSet, validation: LabelledImages, processes: int) -> float | None:
     """Mean balanced accuracy on validation of fresh networks trained on the set, at the middle rate of the search.
 
     None where one diverged.
@@ -319,7 +317,7 @@ def _validate(
     rate = sorted(recipe.evaluate.rates)[len(recipe.evaluate.rates) // 2]
     draw = np.random.default_rng(recipe.seed_for("distill/validation-images"))
     chosen = np.sort(draw.permutation(len(validation))[: settings.validate_images])
-    bench = Bench(recipe, transform, validation.take(chosen), None, processes)
+    bench = Bench(recipe, validation.take(chosen), None, processes)
     arm = synthetic_arm(recipe, synthetic)
     jobs = [Training(arm.name, rate, "selection", replica) for replica in range(settings.validate_networks)]
     trained = train_all(bench, [arm], jobs, None)

@@ -114,14 +114,12 @@ class Bench:
 
     Attributes:
         recipe: its seed, network, augment and evaluate sections count.
-        transform: how real images are normalized before a network sees them.
         validation: the images that rates are chosen on; needed where the recipe names several rates.
         folder: where trained networks are kept, or None to keep none.
         processes: how many networks are trained at once.
     """
 
     recipe: Recipe
-    transform: Transform
     validation: LabelledImages | None
     folder: Path | None
     processes: int
@@ -230,7 +228,7 @@ def judge_arms(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, progre
             raise MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
         network = network_for(bench.recipe, arm.architecture, judged)
         place = bench.recipe.machine.place
-        said = tuple(predict(network, each.params.to(place), judged, bench.transform) for each in networks)
+        said = tuple(predict(network, each.params.to(place), judged, arm.data.transform) for each in networks)
         found.append(Judged(arm, rate, networks, said))
     return found
 
@@ -409,7 +407,7 @@ def mean_score(bench: Bench, arm: Arm, networks: Sequence[Trained | None]) -> fl
         if each is None:
             return None
         params = each.params.to(bench.recipe.machine.place)
-        guess = predict(network, params, bench.validation, bench.transform).argmax(1)
+        guess = predict(network, params, bench.validation, arm.data.transform).argmax(1)
         scores.append(metrics.balanced_accuracy(bench.validation.labels, guess, len(bench.validation.class_names)))
     return float(np.mean(scores))
 
@@ -476,21 +474,14 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
 
 
 def _content(arm: Arm) -> str:
-    """SHA-256 of what an arm's networks begin with and learn from, and of how images are normalized."""
+    """What an arm's networks begin with and learn from, as digests."""
     data = arm.data
     if isinstance(data, RandomImages):
-        arrays = [data.images.pixels, data.images.labels]
-        about = f"random {data.of_each}"
+        learned = f"random {data.of_each} of {TrainingSet.of(data.images, data.transform).fingerprint()}"
     else:
-        arrays = [data.pixels.numpy(), data.targets.numpy()]
-        about = "all"
-    if arm.pretrained is not None:
-        arrays.append(arm.pretrained.numpy())
-        about += " pre-trained"
-    hashed = hashlib.sha256(f"{about} {data.transform.model_dump_json()}".encode())
-    for array in arrays:
-        hashed.update(np.ascontiguousarray(array).tobytes())
-    return hashed.hexdigest()
+        learned = data.fingerprint()
+    begun = "" if arm.pretrained is None else hashlib.sha256(arm.pretrained.numpy().tobytes()).hexdigest()
+    return f"{learned} {begun}"
 
 
 def _load(path: Path | None) -> Trained | None:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 Labels = Literal["hard", "soft"]
 Protocol = Literal["budget", "unlabelled", "full"]
+Help = Literal["alone", "package", "packages", "pooled", "federated"]
+Scenario = Literal["natural", "skewed", "shifted"]
 
 
 class Record(BaseModel):
@@ -155,3 +157,58 @@ class Comparison(Record):
     original_bytes: dict[str, int]
     rows: tuple[Compared, ...]
     pretrained: tuple[Pretrained, ...]
+
+
+class Worth(Record):
+    """How many own images a class, alone, do as well: a number between 0 and `most`, with its 95 % interval.
+
+    `most` itself means that no number that was tried is enough.
+    """
+
+    images: float
+    low: float
+    high: float
+    most: int
+
+
+class Helped(Row):
+    """How a hospital with few images did with some help.
+
+    `help` says with what: nobody's (`alone`), the package of hospital A, the packages of A and C, their real images
+    (`pooled`), or a network trained by all three (`federated`, in so many `rounds`). `own` is how many images a class
+    the hospital brought itself, `sent_bytes` what had to be sent for the help, in all directions.
+    """
+
+    scenario: Scenario
+    help: Help
+    own: int
+    rounds: int | None
+    sent_bytes: int
+    worth: Worth | None
+
+
+class Sharing(Record):
+    """How the images of a study lie: hospital by hospital, the training images of each class, of the last seed."""
+
+    scenario: Scenario
+    counts: dict[str, dict[str, int]]
+
+
+class Study(Record):
+    """What sharing is worth to a small hospital; `seeds` repetitions of everything, `networks` networks each."""
+
+    title: str
+    split: str
+    judged_images: dict[Scenario, int]
+    classes: tuple[str, ...]
+    ipc: int
+    seeds: tuple[int, ...]
+    networks: int
+    rate: float
+    test_reads: int
+    data_fingerprint: str
+    recipe_digest: str
+    software: dict[str, str]
+    notes: tuple[str, ...]
+    sharing: tuple[Sharing, ...]
+    rows: tuple[Helped, ...]

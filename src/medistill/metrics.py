@@ -16,6 +16,8 @@ from medistill.evidence import Detail, Figure, Interval, Labels, Row
 from medistill.images import LabelledImages
 
 Probabilities = NDArray[np.float32]
+Guess = NDArray[np.int64]
+"""One class for every judged image, from one network."""
 
 _RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 100
@@ -72,7 +74,7 @@ def row(
         auc=Figure.of([auc(truth, prediction) for prediction in predictions]),
         macro_f1=Figure.of([sk.f1_score(truth, guess, average="macro", zero_division=0.0) for guess in guesses]),
         calibration_error=Figure.of([calibration_error(truth, prediction) for prediction in predictions]),
-        balanced_accuracy_interval=_interval(truth, guesses, classes, images.groups, seed),
+        balanced_accuracy_interval=interval(resampled_balanced_accuracy(guesses, images, seed)),
         sensitivity=_per_class(images.class_names, sensitivity),
         specificity=_per_class(images.class_names, specificity),
         harmonic_mean=Figure.of(np.nanmean(_harmonic_mean(sensitivity, specificity), axis=1)),
@@ -101,6 +103,39 @@ def detail(predictions: Sequence[Probabilities], images: LabelledImages) -> Deta
 def balanced_accuracy(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> float:
     """The mean over the classes that occur of the share of their images that were recognized."""
     return float(np.nanmean(_recall(truth, guess, classes)))
+
+
+def resampled_balanced_accuracy(guesses: Sequence[Guess], images: LabelledImages, seed: int) -> NDArray[np.float64]:
+    """Balanced accuracy, averaged over networks, a thousand times with other networks and images, shape [1000].
+
+    Networks are drawn with replacement, and so are images, by group (each image its own where none is known). The same
+    seed, images and number of networks give the same draws, so two training sets can be compared draw by draw.
+
+    Args:
+        guesses: one class for every image, from each network.
+        images: the judged images, whose labels are the truth.
+        seed: of the draws.
+    """
+    truth, groups = images.labels, images.groups
+    draw = np.random.default_rng(seed)
+    members = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    count = int(members.max()) + 1
+    hits = np.stack([guess == truth for guess in guesses]).astype(np.float64)
+    is_class = np.eye(len(images.class_names))[truth]
+    values = []
+    for _ in range(0, _RESAMPLES, _RESAMPLES_AT_ONCE):
+        weight = draw.multinomial(count, np.full(count, 1 / count), _RESAMPLES_AT_ONCE)[:, members]
+        networks = draw.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), _RESAMPLES_AT_ONCE) / len(hits)
+        found, present = (weight * (networks @ hits)) @ is_class, weight @ is_class
+        recall = np.divide(found, present, out=np.full_like(found, np.nan), where=present > 0)
+        values.append(np.nanmean(recall, axis=1))
+    return np.concatenate(values)
+
+
+def interval(draws: NDArray[np.float64]) -> Interval:
+    """Where 95 % of the draws of a bootstrap lie."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Interval(low=float(low), high=float(high))
 
 
 def auc(truth: NDArray[np.int64], probabilities: Probabilities) -> float:
@@ -178,27 +213,3 @@ def _specificity(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: in
 
 def _per_class(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, Figure]:
     return {name: Figure.of(column) for name, column in zip(names, values.T, strict=True) if not np.isnan(column).any()}
-
-
-def _interval(
-    truth: NDArray[np.int64],
-    guesses: Sequence[NDArray[np.int64]],
-    classes: int,
-    groups: NDArray[np.str_] | None,
-    seed: int,
-) -> Interval:
-    """Resample networks and groups (each image its own group where none is known) a thousand times."""
-    draw = np.random.default_rng(seed)
-    members = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    count = int(members.max()) + 1
-    hits = np.stack([guess == truth for guess in guesses]).astype(np.float64)
-    is_class = np.eye(classes)[truth]
-    values = []
-    for _ in range(0, _RESAMPLES, _RESAMPLES_AT_ONCE):
-        weight = draw.multinomial(count, np.full(count, 1 / count), _RESAMPLES_AT_ONCE)[:, members]
-        networks = draw.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), _RESAMPLES_AT_ONCE) / len(hits)
-        found, present = (weight * (networks @ hits)) @ is_class, weight @ is_class
-        recall = np.divide(found, present, out=np.full_like(found, np.nan), where=present > 0)
-        values.append(np.nanmean(recall, axis=1))
-    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
-    return Interval(low=float(low), high=float(high))

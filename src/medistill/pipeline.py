@@ -107,6 +107,17 @@ class Run:
         """The same images and place with other settings than those that decide how images are read."""
         return replace(self, recipe=recipe)
 
+    def with_images(self, splits: Splits) -> "Run":
+        """The same recipe and place with other images, of the same shape."""
+        mean, std = splits.train.statistics()
+        return replace(
+            self,
+            splits=splits,
+            transform=Transform(mean=mean, std=std),
+            fingerprint=splits.fingerprint(),
+            test_identity=_identity(splits.test),
+        )
+
     def _key(self, digest: str) -> str:
         made_by = f"medistill {__version__} torch {torch.__version__} {digest}"
         return f"{self.fingerprint[:8]}-{files.digest(made_by.encode())[:12]}"
@@ -268,7 +279,7 @@ def encoding_of(opened: Run, distilled: Distilled, progress: Progress) -> Encodi
 def bench_of(opened: Run) -> Bench:
     """Where a run's networks are compared, and kept."""
     networks = opened.out / "work" / "networks"
-    return Bench(opened.recipe, opened.transform, opened.splits.validation, networks, opened.processes)
+    return Bench(opened.recipe, opened.splits.validation, networks, opened.processes)
 
 
 def images_to_judge(opened: Run, final: bool) -> tuple[LabelledImages, str]:

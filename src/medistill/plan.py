@@ -42,6 +42,10 @@ class Stage:
     memory_bytes: int
     disk_bytes: int
 
+    def times(self, repetitions: int) -> "Stage":
+        """The same so many times, one after another."""
+        return replace(self, seconds=repetitions * self.seconds, disk_bytes=repetitions * self.disk_bytes)
+
 
 @dataclass(frozen=True)
 class Plan:

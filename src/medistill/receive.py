@@ -81,17 +81,14 @@ def train_on(
     if not len(judged):
         raise SourceError("Found no image to judge on; expected at least one. Name another split.")
     together = pooled(packages, classes)
-    data = TrainingSet.of_synthetic(_synthetic(together))
-    if own is not None:
-        ours = TrainingSet.of(own.in_order_of(together.class_names), together.transform)
-        data = TrainingSet.joined([data, ours])
+    data = learned_from(together, own)
     recipe = _recipe(packages, together, len(data), networks, seed)
     name = "distilled" if own is None else "distilled-and-own"
     other = None if architecture == together.training.network.architecture else architecture
     arm = small_arm(recipe, name, data, other)
     if own is not None:
         arm = replace(arm, sampling="balanced")
-    bench = Bench(recipe, together.transform, None, None, processes)
+    bench = Bench(recipe, None, None, processes)
     matched = judged.in_order_of(together.class_names)
     (said,) = judge_arms(bench, [arm], matched, progress)
     return Received(
@@ -102,6 +99,22 @@ def train_on(
         digests=tuple(package.digest for package in packages),
         own_images=0 if own is None else len(own),
     )
+
+
+def learned_from(together: Pooled, own: LabelledImages | None = None) -> TrainingSet:
+    """What networks learn from: the images of packages and, besides, a receiver's own, normalized alike.
+
+    Args:
+        together: what the packages hold.
+        own: the receiver's labelled images, in the packages' shape; classes are matched by name.
+
+    Raises:
+        SourceError: a class of the receiver's images is in no package.
+    """
+    data = TrainingSet.of_synthetic(_synthetic(together))
+    if own is None:
+        return data
+    return TrainingSet.joined([data, TrainingSet.of(own.in_order_of(together.class_names), together.transform)])
 
 
 def _synthetic(together: Pooled) -> SyntheticSet:

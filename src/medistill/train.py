@@ -5,6 +5,7 @@ from 8-bit or float images, hard or soft labels. Each epoch draws from its own s
 parameters, velocity and the epoch's number, and a resumed training repeats an uninterrupted one to the bit.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,14 @@ class TrainingSet:
     def has_hard_labels(self) -> bool:
         """Whether every image is of one class for certain."""
         return bool(((self.targets == 0) | (self.targets == 1)).all())
+
+    def fingerprint(self) -> str:
+        """SHA-256 of images, targets and transform, as 64 hexadecimal digits."""
+        hashed = hashlib.sha256(self.transform.model_dump_json().encode())
+        for each in (self.pixels, self.targets):
+            hashed.update(f"{each.dtype} {tuple(each.shape)}".encode())
+            hashed.update(each.contiguous().numpy().tobytes())
+        return hashed.hexdigest()
 
     def on(self, device: Device) -> "TrainingSet":
         """The same set in a device's memory."""

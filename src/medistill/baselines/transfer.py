@@ -71,7 +71,7 @@ def learn_to_transfer(
     epochs = recipe.evaluate.full_epochs
     arm = Arm("transfer", TrainingSet.of(images, transform), architecture, epochs, "natural")
     job = Training(arm.name, rates[len(rates) // 2], "final", 0)
-    bench = Bench(recipe, transform, None, folder, processes)
+    bench = Bench(recipe, None, folder, processes)
     trained = train_all(bench, [arm], [job], (f"network on {words}", progress))[job]
     if trained is None:
         raise MatchingError(f"{words}: training diverged at rate {job.rate:g}. Lower evaluate.rates.")

@@ -5,7 +5,7 @@ Commands import what they need when they run, so `--help`, `verify` and `show` w
 
 import typer
 
-from medistill.cli import holder, keys, receiver
+from medistill.cli import holder, keys, receiver, research
 
 app = typer.Typer(
     name="medistill",
@@ -24,8 +24,9 @@ for command in (
     holder.pack,
     holder.sign,
     holder.encrypt,
-    holder.compare,
-    holder.tune,
+    research.compare,
+    research.study,
+    research.tune,
     receiver.verify,
     receiver.show,
     receiver.train,

@@ -15,7 +15,7 @@ from rich.table import Table
 from medistill.errors import MedistillError, MissingPart
 
 if TYPE_CHECKING:
-    from medistill.evidence import Row
+    from medistill.evidence import Row, Scenario, Study
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -137,4 +137,27 @@ def rows_table(rows: "Sequence[Row]", title: str) -> Table:
             figures = (row.accuracy, row.balanced_accuracy, row.auc)
             protocol = [protocol_name(row.protocol)] if isinstance(row, Compared) else []
             table.add_row(plain_name(row.name), *protocol, f"{row.images:,}", *map(percent, figures))
+    return table
+
+
+def study_table(study: "Study", scenario: "Scenario") -> Table:
+    """How the small hospital did, in percent, and what each help is worth."""
+    from medistill.report.words import help_name, percent, scenario_name, size, worth_said
+
+    networks = study.networks * len(study.seeds)
+    title = f"{scenario_name(scenario)}, {study.split}, mean ± sd of {networks} networks"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("hospital B has")
+    for name in ("own a class", "balanced accuracy", "AUC", "worth own a class", "sent"):
+        table.add_column(name, justify="right")
+    for row in study.rows:
+        if row.scenario == scenario:
+            table.add_row(
+                help_name(row.help, row.rounds),
+                str(row.own),
+                percent(row.balanced_accuracy),
+                percent(row.auc),
+                worth_said(row.worth),
+                size(row.sent_bytes),
+            )
     return table

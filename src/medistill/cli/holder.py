@@ -95,7 +95,7 @@ def run(
     budget = None if memory is None else _bytes(memory)
     granted = _terms(terms)
     signs = None if key is None else _signing(key, None, passphrase_file)  # a wrong passphrase is told before the work
-    opened = _open(recipe, settings, out)
+    opened = open_images(recipe, settings, out)
     from medistill import pipeline
     from medistill.plan import fitted, plan
     from medistill.report.words import size
@@ -107,8 +107,8 @@ def run(
         opened, predicted = fitted(opened, budget)
         _say_what_changed(asked, opened, size(budget))
     if dry_run:
-        return _show_plan(predicted, json)
-    _say_what_it_takes(opened, predicted)
+        return show_plan(predicted, json)
+    say_what_it_takes(opened, predicted)
     with console.Bar() as bar:
         products = pipeline.run(opened, bar, final, granted)
     if signs is not None:
@@ -122,7 +122,7 @@ def teach(recipe: RecipeFile, settings: Settings = None, out: OutFolder = None, 
 
     Example: medistill teach recipes/cxr4-32-ipc10.toml --set source.path=films.npz --out runs/first
     """
-    opened = _open(recipe, settings, out)
+    opened = open_images(recipe, settings, out)
     from medistill import pipeline
 
     with console.Bar() as bar:
@@ -137,7 +137,7 @@ def distill(recipe: RecipeFile, settings: Settings = None, out: OutFolder = None
 
     Example: medistill distill recipes/cxr4-32-ipc10.toml --set source.path=films.npz --out runs/first
     """
-    opened = _open(recipe, settings, out)
+    opened = open_images(recipe, settings, out)
     from medistill import pipeline
 
     with console.Bar() as bar:
@@ -165,7 +165,7 @@ def evaluate(
 
     Example: medistill evaluate recipes/cxr4-32-ipc10.toml --set source.path=films.npz --out runs/first --final
     """
-    opened = _open(recipe, settings, out)
+    opened = open_images(recipe, settings, out)
     from medistill import pipeline
 
     with console.Bar() as bar:
@@ -206,7 +206,7 @@ def pack(
     granted = _terms(terms)
     signs = None if key is None else _signing(key, None, passphrase_file)
     if recipe is not None:
-        opened = _open(recipe, settings, out)
+        opened = open_images(recipe, settings, out)
         from medistill import pipeline
 
         products = pipeline.seal(opened, granted)
@@ -259,7 +259,8 @@ def _signing(key: Path, name: str | None, passphrase_file: Path | None) -> "Call
     return sign_it
 
 
-def _open(path: Path, settings: list[str] | None, out: Path | None) -> "Run":
+def open_images(path: Path, settings: list[str] | None, out: Path | None) -> "Run":
+    """The recipe in a file, with changed settings, and its images."""
     overrides = {}
     for setting in settings or []:
         key, given, value = setting.partition("=")
@@ -309,7 +310,8 @@ def _answer(document: dict[str, Any], json: bool, sentence: str) -> None:
     console.out.print(sentence, markup=False)
 
 
-def _show_plan(predicted: "Plan", json: bool) -> None:
+def show_plan(predicted: "Plan", json: bool) -> None:
+    """A prediction as a table, or as JSON."""
     if json:
         stages = [dataclasses.asdict(stage) for stage in predicted.stages]
         total = {
@@ -339,7 +341,8 @@ def _show_plan(predicted: "Plan", json: bool) -> None:
     console.out.print(table)
 
 
-def _say_what_it_takes(opened: "Run", predicted: "Plan") -> None:
+def say_what_it_takes(opened: "Run", predicted: "Plan") -> None:
+    """A prediction in a line, before the work; refuses what the disk has no room for."""
     from medistill.plan import refuse_without_room
     from medistill.report.words import duration, size
 
@@ -382,109 +385,3 @@ def encrypt(
         raise StorageError(f"{out.name} exists and is not replaced. Choose another --out.")
     sealed(package, to, out)
     _answer({"out": str(out), "receivers": len(to)}, json, f"{out}, for {len(to)} receiver(s)")
-
-
-@console.reported
-def compare(
-    recipe: RecipeFile,
-    settings: Settings = None,
-    out: OutFolder = None,
-    methods: Annotated[
-        str | None, typer.Option("--methods", help="Some of them, with commas between. [default: all]")
-    ] = None,
-    ipc: Annotated[
-        str | None,
-        typer.Option("--ipc", help="Budgets of images a class, with commas between. [default: the recipe's]"),
-    ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repetitions of everything.")] = 3,
-    natural: Annotated[
-        str | None,
-        typer.Option(
-            "--natural", help="Labelled images of other things that transfer learns from.", show_default=False
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            help="Weights of timm's that transfer begins with instead: a safetensors file, or hub.",
-            show_default=False,
-        ),
-    ] = None,
-    timm: Annotated[str, typer.Option("--timm", help="The model that --weights are for.")] = "resnet18",
-    quick: Annotated[bool, typer.Option("--quick", help="One seed, and less of everything.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only predict time, memory and disk.")] = False,
-    final: Annotated[bool, typer.Option("--final", help="Judge on the test split; every reading is recorded.")] = False,
-    json: JsonFlag = False,
-) -> None:
-    """Several methods side by side on the same images, networks and rates; continues where it stopped.
-
-    Methods: scratch, byol, simsiam, skd, mae, transfer, random, herding, k-center, soft-label, dm, dsa, mtt, pruned
-    and full.
-
-    Example: medistill compare recipes/cxr4-32-ipc10.toml --set source.path=films.npz --quick --out runs/table
-
-    Example: medistill compare recipes/demo.toml --methods random,mtt,pruned,full --ipc 1,10 --seeds 2
-    """
-    from medistill.comparison import METHODS, Question, forecast, quickened
-    from medistill.comparison import compare as fill_table
-
-    chosen = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
-    question = Question(chosen, _budgets(ipc), 1 if quick else seeds, final, natural, weights, timm)
-    opened = _open(recipe, settings, out)
-    if quick:
-        opened = opened.with_recipe(quickened(opened.recipe))
-    predicted = forecast(opened, question)
-    if dry_run:
-        return _show_plan(predicted, json)
-    _say_what_it_takes(opened, predicted)
-    with console.Bar() as bar:
-        comparison = fill_table(opened, question, bar)
-    if json:
-        return console.print_json(comparison.model_dump(mode="json"))
-    seeds_said = ", ".join(map(str, comparison.seeds))
-    about = f"on {comparison.judged_images:,} {comparison.split} images, seeds {seeds_said}"
-    console.out.print(console.rows_table(comparison.rows, about))
-    for name in ("comparison.html", "comparison.md", "comparison.json", "packages", "holder.html"):
-        console.out.print(str(opened.out / name), markup=False)
-    console.out.print("holder.html shows real images: it is for you alone.")
-
-
-@console.reported
-def tune(
-    recipe: RecipeFile,
-    settings: Settings = None,
-    out: OutFolder = None,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="How many, the recipe itself among them.")] = 12,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Outer steps of each.")] = 60,
-    json: JsonFlag = False,
-) -> None:
-    """Search rates and steps for your images, on validation alone; writes the recipe that won.
-
-    Example: medistill tune recipes/cxr4-32-ipc10.toml --set source.path=films.npz --trials 8 --out runs/tuned
-    """
-    opened = _open(recipe, settings, out)
-    from medistill.tuning import RECIPE
-    from medistill.tuning import tune as search
-
-    with console.Bar() as bar:
-        found, tuned = search(opened, trials, steps, bar)
-    if json:
-        tried = [{"settings": trial.settings, "score": trial.score} for trial in found]
-        return console.print_json({"trials": tried, "recipe": str(opened.out / RECIPE)})
-    table = Table(title="balanced accuracy on validation, %", title_justify="left")
-    for column in ("trial", "settings", "best"):
-        table.add_column(column)
-    for number, trial in enumerate(found):
-        said = ", ".join(f"{key} {value:g}" for key, value in trial.settings.items()) or "the recipe as it stands"
-        table.add_row(str(number + 1), said, "diverged" if trial.score is None else f"{100 * trial.score:.1f}")
-    console.out.print(table)
-    console.out.print(f"{tuned.name} with the best trial's settings: {opened.out / RECIPE}", markup=False)
-    console.out.print("It names no images: give them with --set source.path=...")
-
-
-def _budgets(text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in (text or "").split(",") if number.strip())
-    except ValueError:
-        raise typer.BadParameter(f"--ipc {text}: expected numbers, for instance 1,10,20.") from None

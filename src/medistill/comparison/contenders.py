@@ -1,13 +1,11 @@
 """Who takes part in a comparison: the training sets of every method, and what their networks begin with."""
 
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from medistill import pipeline
 from medistill.baselines.encoders import PRETEXTS, Encoder, Lesson, learn_encoders
@@ -17,6 +15,7 @@ from medistill.comparison.question import METHODS, OBJECTIVES, Question, with_ob
 from medistill.errors import MatchingError
 from medistill.evaluate import Arm, RandomImages, Training, full_arms, network_for, small_arm, train_all
 from medistill.evidence import Pretrained, Protocol
+from medistill.images import png_bytes
 from medistill.jobs import Progress
 from medistill.networks import Timm
 from medistill.objectives import FOLLOWS_TEACHERS
@@ -245,13 +244,3 @@ def sealed_as(seeded: Run, objective: Objective) -> Path:
     recipe = seeded.recipe
     name = f"{recipe.name}-{objective}-ipc{recipe.distill.ipc}-seed{recipe.seed}.medistill"
     return seeded.out / "packages" / name
-
-
-def png_bytes(pixels: NDArray[np.uint8]) -> int:
-    """What images take as PNG files, the smallest lossless form that everybody opens; pixels are [n, c, h, w]."""
-    total = 0
-    for image in pixels.transpose(0, 2, 3, 1):
-        file = io.BytesIO()
-        Image.fromarray(image.squeeze()).save(file, "PNG", optimize=True)
-        total += file.tell()
-    return total

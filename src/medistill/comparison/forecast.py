@@ -33,14 +33,14 @@ def forecast(opened: Run, question: Question) -> Plan:
     asked = [name for name in OBJECTIVES if name in question.methods]
     stages = []
     if FOLLOWS_TEACHERS & set(asked):
-        stages.append(_times(teaching(opened), question.seeds))
+        stages.append(teaching(opened).times(question.seeds))
     for name in asked:
         for ipc in ipcs:
             variant = opened.with_recipe(with_objective(with_budget(opened.recipe, ipc), name))
-            cost = _times(distillation(variant), question.seeds)
+            cost = distillation(variant).times(question.seeds)
             stages.append(Stage(f"{name}, {ipc} a class", cost.seconds, cost.memory_bytes, cost.disk_bytes))
-    stages += [_times(stage, question.seeds) for stage in _pretraining(opened, question, ipcs)]
-    return Plan((*stages, *(_times(stage, question.seeds) for stage in _networks(opened, question, ipcs))))
+    stages += [stage.times(question.seeds) for stage in _pretraining(opened, question, ipcs)]
+    return Plan((*stages, *(stage.times(question.seeds) for stage in _networks(opened, question, ipcs))))
 
 
 def _pretraining(opened: Run, question: Question, ipcs: Sequence[int]) -> list[Stage]:
@@ -115,10 +115,6 @@ def _arms(question: Question, backbones: Sequence[Architecture]) -> dict[Archite
     if "mae" in question.methods:
         arms["vit"] = arms.get("vit", 0) + 5
     return {architecture: count for architecture, count in arms.items() if count}
-
-
-def _times(stage: Stage, repetitions: int) -> Stage:
-    return Stage(stage.name, repetitions * stage.seconds, stage.memory_bytes, repetitions * stage.disk_bytes)
 
 
 def _mute(count: int) -> None:

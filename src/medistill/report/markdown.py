@@ -1,6 +1,8 @@
-"""A comparison's table as Markdown, to be pasted where people write."""
+"""Tables as Markdown, to be pasted where people write."""
 
-from medistill.evidence import Compared, Comparison
+from collections.abc import Sequence
+
+from medistill.evidence import Compared, Comparison, Helped, Study
 from medistill.report import words
 
 _HEAD = (
@@ -16,6 +18,17 @@ _HEAD = (
     "training",
 )
 
+_STUDY_HEAD = (
+    "hospital B has",
+    "own images a class",
+    "accuracy",
+    "balanced accuracy",
+    "95 % interval",
+    "AUC",
+    "worth so many own a class",
+    "sent",
+)
+
 
 def comparison_table(comparison: Comparison) -> str:
     """A line for every row, its figures in percent, mean and standard deviation over networks."""
@@ -25,8 +38,39 @@ def comparison_table(comparison: Comparison) -> str:
         f"{comparison.title}: {words.counted(comparison.judged_images, comparison.split + ' image')}, "
         f"mean ± sd of {words.counted(networks, 'network')} over seeds {seeds}."
     )
-    lines = [_HEAD, ("---",) * 3 + ("---:",) * (len(_HEAD) - 3), *(_cells(row) for row in comparison.rows)]
-    return "\n".join([_escaped(about), "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+    return f"{_escaped(about)}\n\n{_table(_HEAD, 3, [_cells(row) for row in comparison.rows])}\n"
+
+
+def study_table(study: Study) -> str:
+    """A table for every way the images lie, in percent, mean and standard deviation over networks."""
+    seeds = ", ".join(map(str, study.seeds))
+    each = study.networks * len(study.seeds)
+    parts = [_escaped(f"{study.title}: mean ± sd of {words.counted(each, 'network')} over seeds {seeds}.")]
+    for scenario, judged in study.judged_images.items():
+        title = f"{words.scenario_name(scenario)}; {words.counted(judged, study.split + ' image')}"
+        rows = [_study_cells(row) for row in study.rows if row.scenario == scenario]
+        parts.append(f"**{_escaped(title[0].upper() + title[1:])}**\n\n{_table(_STUDY_HEAD, 1, rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: tuple[str, ...], left: int, rows: Sequence[tuple[str, ...]]) -> str:
+    """Lines of a table whose first columns are words."""
+    lines = [head, ("---",) * left + ("---:",) * (len(head) - left), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _study_cells(row: Helped) -> tuple[str, ...]:
+    interval = row.balanced_accuracy_interval
+    return (
+        _escaped(words.help_name(row.help, row.rounds)),
+        str(row.own) if row.own else "none",
+        words.percent(row.accuracy),
+        words.percent(row.balanced_accuracy),
+        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+        words.percent(row.auc),
+        words.worth_said(row.worth),
+        words.size(row.sent_bytes) if row.sent_bytes else "nothing",
+    )
 
 
 def _cells(row: Compared) -> tuple[str, ...]:

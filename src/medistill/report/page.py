@@ -27,12 +27,15 @@ def render(template: str, values: dict[str, Any]) -> str:
         "base64": lambda content: base64.b64encode(content).decode(),
         "counted": words.counted,
         "duration": words.duration,
+        "help_name": words.help_name,
         "percent": words.percent,
         "plain_name": words.plain_name,
         "protocol_name": words.protocol_name,
+        "scenario_name": words.scenario_name,
         "size": words.size,
         "tied": _tied,
         "transmission": words.transmission,
+        "worth_said": words.worth_said,
     }
     return environment.get_template(template).render(values)
 

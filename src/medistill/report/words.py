@@ -4,7 +4,7 @@ A reader of a report did not write the code: `full-balanced` means nothing at a 
 measured has no words here, so it cannot be shown.
 """
 
-from medistill.evidence import Figure, Protocol, Row, Utility
+from medistill.evidence import Figure, Help, Protocol, Row, Scenario, Utility, Worth
 
 _ROWS = {
     "majority": "always the commonest class",
@@ -35,6 +35,18 @@ _ROWS = {
     "pruned": "pruned trajectory matching",
 }
 _PROTOCOLS = {"budget": "the few", "unlabelled": "all, unlabelled", "full": "all"}
+_HELPS: dict[Help, str] = {
+    "alone": "own images alone",
+    "package": "A's package",
+    "packages": "A's and C's packages",
+    "pooled": "A's and C's real images",
+    "federated": "federation with A and C",
+}
+_SCENARIOS: dict[Scenario, str] = {
+    "natural": "every hospital sees every class",
+    "skewed": "A and C mostly see different classes",
+    "shifted": "B's images are of another kind",
+}
 _ARCHITECTURES = {"convnet": "ConvNet", "resnet18": "ResNet-18", "vgg11": "VGG-11", "vit": "ViT", "none": "\N{EN DASH}"}
 _CEILINGS = ("full", "full-balanced", "full-natural")
 
@@ -61,6 +73,27 @@ def protocol_name(protocol: Protocol | None) -> str:
 def architecture_name(architecture: str) -> str:
     """An architecture as it is spelled in print; a dash where no network was needed."""
     return _ARCHITECTURES.get(architecture, architecture)
+
+
+def help_name(help_: Help, rounds: int | None = None) -> str:
+    """What a small hospital is helped with: "federation with A and C, 10 rounds"."""
+    return _HELPS[help_] if rounds is None else f"{_HELPS[help_]}, {counted(rounds, 'round')}"
+
+
+def scenario_name(scenario: Scenario) -> str:
+    """How the images of a study lie."""
+    return _SCENARIOS[scenario]
+
+
+def worth_said(worth: Worth | None) -> str:
+    """How many own images a class something is worth, with its interval: "34 (22 to more than 50)"."""
+    if worth is None:
+        return ""
+
+    def number(value: float) -> str:
+        return f"more than {worth.most}" if value >= worth.most else f"{value:.0f}"
+
+    return f"{number(worth.images)} ({number(worth.low)} to {number(worth.high)})"
 
 
 def percent(figure: Figure) -> str:

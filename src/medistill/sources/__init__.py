@@ -10,10 +10,8 @@ different seeds are judged on the same images and no seed can be picked for its 
 
 from dataclasses import replace
 
-import numpy as np
-
 from medistill.errors import SourceError
-from medistill.images import LabelledImages, Splits, cut
+from medistill.images import LabelledImages, Splits, cut, joined
 from medistill.recipe import SourceSettings
 from medistill.sources.found import ALL, SPLITS, Found
 from medistill.sources.inspection import Inspection, inspect_source
@@ -93,7 +91,7 @@ def read_part(source: str, size: int | None, channels: int, default: str | None 
     """
     found = open_source(source, size, channels)
     chosen = [default] if default in found.parts else list(found.parts)
-    return _joined(list(found.labelled(chosen, size, channels).values()))
+    return joined(list(found.labelled(chosen, size, channels).values()))
 
 
 def _crossing(splits: Splits) -> list[str]:
@@ -108,14 +106,3 @@ def _crossing(splits: Splits) -> list[str]:
 def _unused(found: Found, used: list[str]) -> list[str]:
     left = [name for name in found.parts if name not in used]
     return [f"Of the source's splits, {', '.join(left)} was not used: a run uses train, val and test."] if left else []
-
-
-def _joined(parts: list[LabelledImages]) -> LabelledImages:
-    known = [part.groups for part in parts if part.groups is not None]
-    return LabelledImages(
-        np.concatenate([part.pixels for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        parts[0].class_names,
-        np.concatenate(known) if len(known) == len(parts) else None,
-        parts[0].named,
-    )
