@@ -250,6 +250,24 @@ def test_compare_refuses_an_unknown_method(place: Path) -> None:
     assert "--methods simclr: expected some of scratch, byol" in result.stderr
 
 
+def test_study_prints_what_packages_are_worth_and_leaves_the_study(place: Path) -> None:
+    common = ("study", place / "toy.toml", "--out", place / "studied", "--own", "1,2", "--rounds", "1", "--seeds", "1")
+    changes = ("--no-skewed", "--set", "evaluate.networks=1", "--set", "distill.start=noise")
+    printed = medistill(*common, *changes)
+    assert printed.exit_code == 0, printed.stderr
+    assert "every hospital sees every class" in printed.stdout
+    assert "own images a class" in printed.stdout
+    answer = json.loads(medistill(*common, *changes, "--json").stdout)
+    assert answer == json.loads((place / "studied/study.json").read_text())
+    assert {row["help"] for row in answer["rows"]} == {"alone", "package", "packages", "pooled", "federated"}
+
+
+def test_study_refuses_sizes_that_do_not_rise(place: Path) -> None:
+    result = medistill("study", place / "toy.toml", "--own", "10,5")
+    assert result.exit_code == 1
+    assert "--own 10,5: expected rising numbers" in result.stderr
+
+
 def test_a_stranger_is_said_to_be_one_until_their_key_is_trusted(products: dict[str, str], key: Path) -> None:
     package, public = products["package"], key.with_suffix(".pub")
     stranger = medistill("verify", package, "--json")
