@@ -13,7 +13,7 @@ import medistill.distill
 import medistill.objectives
 from medistill.buffer import Buffer, write_trajectory
 from medistill.distill import Distilled, distill, finished
-from medistill.errors import MatchingError, StorageError
+from medistill.errors import MatchingError, RecipeError, StorageError
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Silence
 from medistill.matching.adjoint import Gradient, trajectory_gradient
@@ -518,3 +518,25 @@ def test_labels_may_begin_at_what_teachers_that_are_right_say(buffer):
         right = [logits[index] for logits in said if logits[index].argmax() == label]
         expected = torch.stack(right).mean(0).softmax(0) if right else torch.tensor([0.95, 0.05][:: 1 - 2 * label])
         torch.testing.assert_close(start.targets[index], expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_teachers_of_several_architectures_take_turns(tmp_path):
+    toy = recipe({"teachers.also": ["resnet18"], "teachers.count": 2, "distill.outer_steps": 8})
+    buffer = train_teachers(toy, splits().train, TRANSFORM, tmp_path / "buffer", 1, Silence())
+    sizes = [len(buffer.snapshot(teacher, 0)) for teacher in range(2)]
+    assert sizes == [build(toy.network_as(name), 1, 8, 2).size for name in ("convnet", "resnet18")]
+    log = distill(toy, splits(), TRANSFORM, buffer, None, 1, Silence()).log[1:]
+    assert {outcome.teacher for outcome in log} == {0, 1}
+    assert all(outcome.value is not None for outcome in log)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teachers.also": ["resnet18"], "distill.objective": "pruned", "distill.similarity": "easy"},
+        {"teachers.also": ["resnet18", "vit"], "teachers.count": 2},
+    ],
+)
+def test_a_pool_that_cannot_be_matched_is_refused(changes):
+    with pytest.raises(RecipeError, match=r"teachers\.also"):
+        recipe(changes)

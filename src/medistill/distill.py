@@ -260,10 +260,13 @@ def teachers_logits(recipe: Recipe, start: SyntheticSet, buffer: Buffer) -> Tens
     """
     films = start.unfolded()
     channels, size = films.images.shape[1:3]
-    network = build(recipe.network, channels, size, len(start.class_names))
-    finished_teachers = (buffer.snapshot(teacher, buffer.last_epoch) for teacher in range(buffer.teachers))
+
+    def finished_teacher(teacher: int) -> Tensor:
+        network = build(recipe.teacher_network(teacher), channels, size, len(start.class_names))
+        return network(buffer.snapshot(teacher, buffer.last_epoch), films.images)
+
     with torch.no_grad():
-        said = torch.stack([network(params, films.images) for params in finished_teachers])
+        said = torch.stack([finished_teacher(teacher) for teacher in range(buffer.teachers)])
     is_right = (said.argmax(2) == films.targets.argmax(1)).float()[:, :, None]
     mean = (is_right * said).sum(0) / is_right.sum(0).clamp(min=1)
     of_films = torch.where(is_right.any(0), mean, trusting_logits(films.targets))

@@ -28,7 +28,7 @@ from medistill.matching.gradient import slope_distance
 from medistill.matching.pruning import easy_parameters, kept_parameters
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build, cross_entropy
-from medistill.recipe import DistillSettings, Recipe
+from medistill.recipe import DistillSettings, NetworkSettings, Recipe
 from medistill.shapes import Images, Mask, Params, Scalar, Targets
 from medistill.train import TrainingSet
 
@@ -115,7 +115,8 @@ def _follow_teacher(recipe: Recipe, point: Point, buffer: Buffer) -> Matched:
         return value
 
     stops = (settings.student_steps // 2,) if settings.angle_weight > 0 else ()
-    gradient = _through_training(recipe, point, start, distance, stops)
+    network = _network(recipe, point, recipe.teacher_network(teacher))
+    gradient = _through_training(recipe, point, network, start, distance, stops)
     kept = float(masks[0].mean()) if masks else None
     admitted = masks[0] if masks and settings.similarity == "easy" else None
     return Matched(gradient, teacher, start_epoch, kept, admitted)
@@ -155,15 +156,20 @@ def _learn_from_scratch(recipe: Recipe, point: Point, real: TrainingSet) -> Matc
     def loss(end: Tensor) -> Tensor:
         return cross_entropy(network(end, images), targets, len(images))
 
-    return Matched(_through_training(recipe, point, _fresh(recipe, point, network), loss))
+    return Matched(_through_training(recipe, point, network, _fresh(recipe, point, network), loss))
 
 
 def _through_training(
-    recipe: Recipe, point: Point, start: Params, objective: Callable[..., Tensor], stops: Sequence[int] = ()
+    recipe: Recipe,
+    point: Point,
+    network: FlatNetwork,
+    start: Params,
+    objective: Callable[..., Tensor],
+    stops: Sequence[int] = (),
 ) -> Gradient:
     """Train a student on the set from `start`, and differentiate what the objective says of its way."""
     return trajectory_gradient(
-        _network(recipe, point),
+        network,
         start,
         point.images,
         point.targets,
@@ -273,9 +279,9 @@ def inner_steps(recipe: Recipe, images: int, number: int) -> list[InnerStep]:
     ]
 
 
-def _network(recipe: Recipe, point: Point) -> FlatNetwork:
+def _network(recipe: Recipe, point: Point, settings: NetworkSettings | None = None) -> FlatNetwork:
     channels, size = point.images.shape[1:3]
-    return build(recipe.network, channels, size, point.targets.shape[1], recipe.machine)
+    return build(settings or recipe.network, channels, size, point.targets.shape[1], recipe.machine)
 
 
 def _fresh(recipe: Recipe, point: Point, network: FlatNetwork) -> Params:

@@ -137,12 +137,14 @@ def refuse_without_room(opened: Run, predicted: Plan) -> None:
 def teaching(opened: Run) -> Stage:
     """The teachers, several side by side."""
     recipe, buffer = opened.recipe, opened.buffer
-    network = _network(opened, recipe.network.architecture)
-    seconds, memory = training_step(opened, recipe.network.architecture, recipe.teachers.batch_size)
+    taking_turns = _taking_turns(recipe)
+    trials = [training_step(opened, architecture, recipe.teachers.batch_size) for architecture in taking_turns]
+    seconds, memory = statistics.mean(trial[0] for trial in trials), max(trial[1] for trial in trials)
+    size = round(statistics.mean(_network(opened, architecture).size for architecture in taking_turns))
     steps = math.ceil(len(opened.splits.train) / recipe.teachers.batch_size) * buffer.last_epoch * buffer.teachers
     processes = min(opened.processes, buffer.teachers)
     later_bytes = 4 if recipe.teachers.storage == "full" else 2
-    per_teacher = network.size * (4 + later_bytes * buffer.last_epoch)
+    per_teacher = size * (4 + later_bytes * buffer.last_epoch)
     held = held_together(processes, memory, recipe.machine.place)
     return Stage("teachers", steps * seconds / processes, held, per_teacher * buffer.teachers)
 
@@ -150,12 +152,12 @@ def teaching(opened: Run) -> Stage:
 def distillation(opened: Run) -> Stage:
     """Outer steps with every core on one student, then the networks of the selections side by side."""
     recipe, settings = opened.recipe, opened.recipe.distill
-    network = _network(opened, recipe.network.architecture)
     synthetic = _stand_in(opened)
     if settings.objective in ("dm", "dsa"):
         outer_seconds, memory = _comparison(opened, synthetic)
     else:
-        outer_seconds, memory = _outer_step(network, synthetic, recipe)
+        steps = [_outer_step(_network(opened, each), synthetic, recipe) for each in _taking_turns(recipe)]
+        outer_seconds, memory = statistics.mean(step[0] for step in steps), max(step[1] for step in steps)
     outer = settings.outer_steps * outer_seconds
     at_once = min(opened.processes, settings.validate_networks)
     selections = 1 + math.ceil(settings.outer_steps / settings.validate_every)
@@ -165,6 +167,12 @@ def distillation(opened: Run) -> Stage:
     held = shared_bytes(recipe.machine.place) + memory + (at_once * training_memory if at_once > 1 else 0)
     stored_numbers = synthetic.images.numel() // settings.formation**2
     return Stage("distill", outer + selecting, held, 8 * 4 * stored_numbers)
+
+
+def _taking_turns(recipe: Recipe) -> list[Architecture]:
+    """The architectures of the teachers, as many as there are different ones."""
+    turns = min(recipe.teachers.count, 1 + len(recipe.teachers.also))
+    return [recipe.teacher_network(teacher).architecture for teacher in range(turns)]
 
 
 def _outer_step(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe) -> tuple[float, int]:

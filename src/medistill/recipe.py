@@ -79,9 +79,11 @@ class TeacherSettings(Section):
     `logit_adjustment` adds so many times the logarithm of each class's share to the logits while a teacher learns: an
     imbalanced set then teaches balanced answers, and every image is seen equally often. `sharpness_radius` and
     `surrogate_gap` make teachers walk through flat regions (see `medistill.train.Optimization`).
+    `also` names further architectures: teachers take turns, so the images are made for several networks at once.
     """
 
     count: int = Field(10, ge=1)
+    also: tuple[Architecture, ...] = ()
     epochs: int = Field(10, ge=1)
     sampling: Sampling = "balanced"
     rate: float = Field(0.01, gt=0)
@@ -292,6 +294,16 @@ class Recipe(Section):
                 f"distill.max_start_epoch + distill.expert_epochs = {self.last_teacher_epoch} lies beyond "
                 f"teachers.epochs = {self.teachers.epochs}: train teachers longer or start earlier"
             )
+        if self.teachers.also and self.distill.objective == "pruned" and self.distill.similarity == "easy":
+            raise ValueError(
+                "distill.similarity = 'easy' remembers parameters of one network: leave teachers.also out, or choose "
+                "another similarity"
+            )
+        if len(self.teachers.also) >= self.teachers.count:
+            raise ValueError(
+                f"teachers.count = {self.teachers.count} leaves networks of teachers.also without a teacher: ask for "
+                f"{len(self.teachers.also) + 1} or more"
+            )
         size, depth = self.source.image_size, self.network.depth
         if size is not None and self.network.architecture == "convnet" and size < 2**depth:
             raise ValueError(
@@ -304,6 +316,11 @@ class Recipe(Section):
     def last_teacher_epoch(self) -> int:
         """The last epoch that distillation can ask of a teacher; training longer would be wasted."""
         return self.distill.max_start_epoch + self.distill.expert_epochs
+
+    def teacher_network(self, teacher: int) -> NetworkSettings:
+        """The network of a teacher: the recipe's and those of `teachers.also` take turns."""
+        architectures = (self.network.architecture, *self.teachers.also)
+        return self.network_as(architectures[teacher % len(architectures)])
 
     def network_as(self, architecture: Architecture) -> NetworkSettings:
         """The network's settings with another architecture, for networks that the images were not made for."""

@@ -65,7 +65,7 @@ class _Shared:
 def _train_teacher(teacher: int, shared: _Shared, tick: Tick) -> None:
     recipe, images, buffer = shared.recipe, shared.images, shared.buffer
     channels, size = images.pixels.shape[1:3]
-    network = build(recipe.network, channels, size, len(images.class_names), recipe.machine)
+    network = build(recipe.teacher_network(teacher), channels, size, len(images.class_names), recipe.machine)
     epochs = buffer.path(teacher).with_suffix("")
     start = fresh(network, recipe.seed_for(f"teacher/{teacher}/start"))
     done = _recorded(network, epochs, start)
