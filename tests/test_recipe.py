@@ -62,6 +62,7 @@ OTHER = {
     "distill.validate_networks": 3,
     "distill.validate_images": 500,
     "distill.real_batch": 64,
+    "teachers.also": ["resnet18"],
     "teachers.logit_adjustment": 1.0,
     "teachers.sharpness_radius": 0.1,
     "teachers.surrogate_gap": 0.5,

@@ -364,7 +364,9 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
             tick(len(data))
     except MatchingError:
         return None
-    return Trained(state.params.cpu(), round(time.perf_counter() - started, 3))
+    parts = np.array_split(np.arange(len(data)), math.ceil(len(data) / settings.batch_size))
+    batches = (data.batch(torch.from_numpy(part))[0] for part in parts)
+    return Trained(network.calibrated(state.params, batches).cpu(), round(time.perf_counter() - started, 3))
 
 
 def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float]:

@@ -21,7 +21,7 @@ from medistill.errors import RecipeError
 Sampling = Literal["natural", "balanced"]
 Start = Literal["noise", "class-noise", "class-mean", "real"]
 Similarity = Literal["unsigned", "signed", "displacement", "shuffled", "easy"]
-Architecture = Literal["convnet", "resnet18", "vgg11", "vit"]
+Architecture = Literal["convnet", "resnet18", "resnet18bn", "vgg11", "vit"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 Encoding = Literal["float32", "float16", "uint8"]
 Device = Literal["cpu", "cuda"]
@@ -303,6 +303,11 @@ class Recipe(Section):
             raise ValueError(
                 f"teachers.count = {self.teachers.count} leaves networks of teachers.also without a teacher: ask for "
                 f"{len(self.teachers.also) + 1} or more"
+            )
+        if "resnet18bn" in (self.network.architecture, *self.teachers.also):
+            raise ValueError(
+                "nothing is distilled through batch norm: name resnet18bn in evaluate.unseen alone, and choose another "
+                "network"
             )
         size, depth = self.source.image_size, self.network.depth
         if size is not None and self.network.architecture == "convnet" and size < 2**depth:

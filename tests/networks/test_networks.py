@@ -34,7 +34,7 @@ def test_instance_norm_is_not_batch_norm():
     FlatNetwork(nn.Sequential(nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, affine=True)))
 
 
-@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "vgg11", "vit"])
+@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "resnet18bn", "vgg11", "vit"])
 def test_the_same_seed_gives_the_same_parameters_and_another_seed_others(architecture):
     settings = convnet(architecture=architecture)
     params = build(settings, 1, 8, 3).initial(5)
@@ -65,7 +65,7 @@ def test_a_network_is_a_function_of_its_flat_parameters():
     assert linear(params, images).tolist() == [[0 + 4 + 8, 4 + 12 + 9]]
 
 
-@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "vgg11", "vit"])
+@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "resnet18bn", "vgg11", "vit"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_logits_of_one_image_do_not_depend_on_its_neighbors(architecture, channels):
     network = build(convnet(architecture=architecture), channels, 16, 3)
@@ -76,7 +76,7 @@ def test_logits_of_one_image_do_not_depend_on_its_neighbors(architecture, channe
         assert torch.allclose(together[index : index + 1], network(params, images[index : index + 1]), atol=1e-10)
 
 
-@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "vgg11", "vit"])
+@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "resnet18bn", "vgg11", "vit"])
 def test_logits_are_the_last_parameters_applied_to_the_features(architecture):
     network = build(convnet(architecture=architecture), 1, 16, 3)
     params, images = network.initial(0), torch.rand(2, 1, 16, 16)

@@ -90,7 +90,11 @@ def train(
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option("--network", help="convnet, resnet18, vgg11 or vit. [default: the package's]", show_default=False),
+        typer.Option(
+            "--network",
+            help="convnet, resnet18, resnet18bn, vgg11 or vit. [default: the package's]",
+            show_default=False,
+        ),
     ] = None,
     networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=1)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,

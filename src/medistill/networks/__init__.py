@@ -3,14 +3,16 @@
 import functools
 
 import torch
+from torch import nn
 
+from medistill.networks.batchnorm import BatchNormNetwork
 from medistill.networks.compiling import can_compile
 from medistill.networks.convnet import ConvNet, convnet
 from medistill.networks.flat import Alignment, FlatNetwork, Slope, cross_entropy
 from medistill.networks.kernels import fused
 from medistill.networks.pretrained import Timm, timm_network
 from medistill.networks.recorded import RecordedConvNet
-from medistill.networks.resnet import ResNet18
+from medistill.networks.resnet import ResNet18, group_norm
 from medistill.networks.vgg import VGG11
 from medistill.networks.vit import ViT
 from medistill.recipe import MachineSettings, NetworkSettings, Precision
@@ -58,7 +60,9 @@ def build(
     if isinstance(settings, Timm):
         return FlatNetwork(timm_network(settings, channels, classes))
     if settings.architecture == "resnet18":
-        return FlatNetwork(ResNet18(channels, size, classes, settings.width))
+        return FlatNetwork(ResNet18(channels, size, classes, settings.width, group_norm))
+    if settings.architecture == "resnet18bn":
+        return BatchNormNetwork(ResNet18(channels, size, classes, settings.width, nn.BatchNorm2d))
     if settings.architecture == "vgg11":
         return FlatNetwork(VGG11(channels, size, classes, settings.width))
     if settings.architecture == "vit":

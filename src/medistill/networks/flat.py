@@ -6,10 +6,12 @@ through a training needs the slopes of an *alignment*, the inner product of that
 from automatic differentiation, for any architecture; `convnet.py` has them written out for one.
 
 Normalization never looks across images: instance and group norm treat each alone, which is what lets an inner step be
-split into micro-batches exactly. Batch norm couples the images of a batch and is refused.
+split into micro-batches exactly. Batch norm couples the images of a batch and is refused; `batchnorm.py` has networks
+with it, for judging alone.
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +62,9 @@ class FlatNetwork:
                 "norm every image's gradient depends on its neighbors and the exact gradient cannot be split. "
                 "Replace it."
             )
+        self._adopt(module)
+
+    def _adopt(self, module: nn.Module) -> None:
         self._module = module
         self._names = [name for name, _ in module.named_parameters()]
         self._shapes = [parameter.shape for parameter in module.parameters()]
@@ -104,6 +109,10 @@ class FlatNetwork:
                 if callable(reset):
                     reset()
         return torch.cat([parameter.detach().reshape(-1) for parameter in self._module.parameters()]).clone()
+
+    def calibrated(self, params: Params, batches: Iterable[Images]) -> Params:
+        """The parameters once training is over, having seen the training images again; here they need nothing."""
+        return params
 
     def views(self, params: Params) -> list[Tensor]:
         """Each layer's parameters in order, as views of the flat vector."""

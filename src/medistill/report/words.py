@@ -47,7 +47,14 @@ _SCENARIOS: dict[Scenario, str] = {
     "skewed": "A and C mostly see different classes",
     "shifted": "B's images are of another kind",
 }
-_ARCHITECTURES = {"convnet": "ConvNet", "resnet18": "ResNet-18", "vgg11": "VGG-11", "vit": "ViT", "none": "\N{EN DASH}"}
+_ARCHITECTURES = {
+    "convnet": "ConvNet",
+    "resnet18": "ResNet-18",
+    "resnet18bn": "ResNet-18 with batch norm",
+    "vgg11": "VGG-11",
+    "vit": "ViT",
+    "none": "\N{EN DASH}",
+}
 _CEILINGS = ("full", "full-balanced", "full-natural")
 
 

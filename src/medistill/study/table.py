@@ -21,7 +21,7 @@ from medistill.report.study import render_study
 from medistill.report.words import duration
 from medistill.study.inquiry import Inquiry
 from medistill.study.scenes import Scene, images_elsewhere, scenes, with_one_rate
-from medistill.study.training import Attempt, by_itself, together
+from medistill.study.training import Attempt, by_itself, with_everybody
 from medistill.study.worth import worth
 
 _IN_ORDER: tuple[Help, ...] = ("alone", "package", "packages", "federated", "pooled")
@@ -58,7 +58,7 @@ def study(opened: Run, inquiry: Inquiry, progress: Progress) -> Study:
             images = judged[scene.scenario]
             for attempt in (
                 *by_itself(scene, images, inquiry.own, progress),
-                *together(scene, images, max(inquiry.own), inquiry.rounds, progress),
+                *with_everybody(scene, images, max(inquiry.own), inquiry.rounds, progress),
             ):
                 key = (attempt.scenario, attempt.help, attempt.own, attempt.rounds)
                 lines.setdefault(key, []).append(attempt)

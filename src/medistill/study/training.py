@@ -66,7 +66,7 @@ def by_itself(scene: Scene, judged: LabelledImages, own: Sequence[int], progress
         yield Attempt(scene.scenario, help_, of_each, None, len(data), said.labels, sent_bytes, said.predictions)
 
 
-def together(
+def with_everybody(
     scene: Scene, judged: LabelledImages, own: int, rounds: Sequence[int], progress: Progress
 ) -> Iterator[Attempt]:
     """What nobody may do, and what takes everybody's time: all real images in one place, and a federation.
