@@ -76,6 +76,7 @@ OTHER = {
     "distill.easy_growth": 1.5,
     "distill.easy_growth_every": 100,
     "distill.angle_weight": 0.5,
+    "distill.importance_rate": 0.1,
     "distill.label_start": "teachers",
     "pretrain.steps": 200,
     "pretrain.batch_size": 64,

@@ -95,7 +95,7 @@ def distill(
         StorageError: the disk refused, or the buffer is damaged.
     """
     settings = recipe.distill
-    learned = _Learned(settings, _start(recipe, splits.train, transform))
+    learned = _begun(recipe, splits.train, transform)
     checkpoint = None if folder is None else folder / "checkpoint.safetensors"
     if folder is not None:
         remove_partials(folder)
@@ -136,7 +136,7 @@ def finished(recipe: Recipe, splits: Splits, transform: Transform, folder: Path)
     checkpoint = folder / "checkpoint.safetensors"
     if not checkpoint.exists():
         return None
-    learned = _Learned(recipe.distill, _start(recipe, splits.train, transform))
+    learned = _begun(recipe, splits.train, transform)
     learned.restore(checkpoint)
     if learned.step < recipe.distill.outer_steps:
         return None
@@ -146,15 +146,16 @@ def finished(recipe: Recipe, splits: Splits, transform: Transform, folder: Path)
 class _Learned:
     """Everything that outer steps change, with its way to disk and back."""
 
-    _TENSORS = ("images", "logits", "log_rate", "average", "admitted", "chosen_images", "chosen_targets")
+    _TENSORS = ("images", "logits", "log_rate", "average", "admitted", "importance", "chosen_images", "chosen_targets")
     _NUMBERS = ("step", "skipped", "chosen_rate", "chosen_step", "chosen_score")
 
-    def __init__(self, settings: DistillSettings, start: SyntheticSet) -> None:
+    def __init__(self, settings: DistillSettings, start: SyntheticSet, groups: int) -> None:
         self.settings, self.start = settings, start
         self.images = start.images.clone()
         self.logits = trusting_logits(start.targets)
         self.log_rate = torch.tensor(math.log(start.inner_rate))
         self.average = start.images.clone()
+        self.importance = torch.zeros(groups)
         self.admitted = torch.empty(0)  # until an objective says which parameters it has admitted
         self.chosen_images, self.chosen_targets = start.images.clone(), start.targets.clone()
         self.chosen_rate, self.chosen_step, self.chosen_score = start.inner_rate, 0, -math.inf
@@ -188,8 +189,9 @@ class _Learned:
             self.chosen_images, self.chosen_targets = current.images, current.targets
             self.chosen_rate, self.chosen_step, self.chosen_score = current.inner_rate, self.step, score
 
-    def move(self, gradient: Gradient) -> None:
+    def move(self, gradient: Gradient, to_importance: Tensor | None) -> None:
         """One step of the optimizer along a finite gradient."""
+        self.importance.grad = to_importance
         self.images.grad, self.log_rate.grad = gradient.images, gradient.log_rate
         if self.settings.optimizer == "sgd":
             # Adam bounds the step of the log rate by itself; plain descent once threw rates out of the range of floats.
@@ -242,14 +244,18 @@ class _Learned:
             {"params": [self.images], "lr": settings.image_rate},
             {"params": [self.log_rate], "lr": settings.log_rate_step},
             {"params": [self.logits], "lr": settings.label_rate},
+            {"params": [self.importance], "lr": settings.importance_rate},
         ]
         if settings.optimizer == "adam":
             return torch.optim.Adam(groups)
         return torch.optim.SGD(groups, momentum=settings.image_momentum)
 
 
-def _start(recipe: Recipe, real: LabelledImages, transform: Transform) -> SyntheticSet:
-    return starting_set(recipe.distill, real, transform, recipe.seed_for("distill/start"))
+def _begun(recipe: Recipe, real: LabelledImages, transform: Transform) -> _Learned:
+    start = starting_set(recipe.distill, real, transform, recipe.seed_for("distill/start"))
+    channels, size = real.pixels.shape[1:3]
+    network = build(recipe.network, channels, size, len(real.class_names))
+    return _Learned(recipe.distill, start, len(network.group_sizes))
 
 
 def teachers_logits(recipe: Recipe, start: SyntheticSet, buffer: Buffer) -> Tensor:
@@ -279,7 +285,9 @@ def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Lea
     admitted = learned.admitted if len(learned.admitted) else None
     images, formation = learned.images.detach().requires_grad_(), recipe.distill.formation
     films, targets = unfold(images, formation), learned.targets.repeat_interleave(formation**2, 0)
-    found = matched(recipe, Point(learned.step, films.detach(), targets, learned.log_rate, admitted), real, buffer)
+    importance = learned.importance if recipe.distill.importance_rate > 0 else None
+    point = Point(learned.step, films.detach(), targets, learned.log_rate, admitted, importance)
+    found = matched(recipe, point, real, buffer)
     of_films = Gradient(*(getattr(found.gradient, field.name).cpu() for field in fields(Gradient)))
     gradient = replace(
         of_films,
@@ -289,7 +297,7 @@ def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Lea
     parts = (gradient.value, gradient.images, gradient.targets, gradient.log_rate)
     is_finite = all(bool(torch.isfinite(part).all()) for part in parts)
     if is_finite:
-        learned.move(gradient)
+        learned.move(gradient, None if found.importance is None else found.importance.cpu())
         if found.admitted is not None:
             learned.admitted = found.admitted.cpu()
     value = float(gradient.value) if is_finite else None

@@ -25,6 +25,7 @@ from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
 from medistill.matching.angle import angle_distance
 from medistill.matching.distribution import mean_distance
 from medistill.matching.gradient import slope_distance
+from medistill.matching.importance import importance
 from medistill.matching.pruning import easy_parameters, kept_parameters
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, build, cross_entropy
@@ -39,7 +40,8 @@ FOLLOWS_TEACHERS = frozenset({"mtt", "pruned"})
 class Matched:
     """An objective's gradient, and what was matched: whose trajectory from which epoch on, how much of it was kept.
 
-    `admitted` is the mask of `easy_parameters` after this step, where it is matched by.
+    `admitted` is the mask of `easy_parameters` after this step, where it is matched by; `importance` the gradient to
+    the logits of the groups' importance, where that is learned.
     """
 
     gradient: Gradient
@@ -47,6 +49,7 @@ class Matched:
     start_epoch: int | None = None
     kept: float | None = None
     admitted: Mask | None = None
+    importance: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Point:
         targets: a probability of every class for each.
         log_rate: natural logarithm of the inner rate.
         admitted: which parameters earlier steps admitted (see `easy_parameters`); None in the first step.
+        importance: the logits of the groups' importance, where that is learned.
     """
 
     number: int
@@ -66,12 +70,13 @@ class Point:
     targets: Targets
     log_rate: Scalar
     admitted: Mask | None = None
+    importance: Tensor | None = None
 
     def on(self, device: str) -> "Point":
         """The same in a device's memory."""
-        admitted = None if self.admitted is None else self.admitted.to(device)
+        admitted, importance = (None if each is None else each.to(device) for each in (self.admitted, self.importance))
         images, targets, log_rate = (each.to(device) for each in (self.images, self.targets, self.log_rate))
-        return Point(self.number, images, targets, log_rate, admitted)
+        return Point(self.number, images, targets, log_rate, admitted, importance)
 
 
 def matched(recipe: Recipe, point: Point, real: TrainingSet, buffer: Buffer) -> Matched:
@@ -102,24 +107,32 @@ def _follow_teacher(recipe: Recipe, point: Point, buffer: Buffer) -> Matched:
     start_epoch = int(draw.integers(settings.min_start_epoch, last_start_epoch(settings, point.number) + 1))
     epochs = (start_epoch, start_epoch + settings.expert_epochs // 2, start_epoch + settings.expert_epochs)
     start, midway, target = (buffer.snapshot(teacher, epoch).to(place) for epoch in epochs)
+    network = _network(recipe, point, recipe.teacher_network(teacher))
     masks: list[Mask] = []
+
+    def reached(end: Tensor, logits: Tensor | None) -> Tensor:
+        weights = None if logits is None else importance(logits, network.group_sizes)
+        return trajectory_distance(end, start, target, masks[0] if settings.objective == "pruned" else None, weights)
 
     def distance(*seen: Tensor) -> Tensor:
         end = seen[-1]
         if not bool(torch.isfinite(end).all()):
             return sum((params.sum() for params in seen), torch.zeros(()))
         masks.append(_kept(recipe, point, end, start, target))
-        value = trajectory_distance(end, start, target, masks[0] if settings.objective == "pruned" else None)
+        value = reached(end, point.importance)
         if settings.angle_weight > 0:
             value = value + settings.angle_weight * angle_distance((start, seen[0], end), (start, midway, target))
         return value
 
     stops = (settings.student_steps // 2,) if settings.angle_weight > 0 else ()
-    network = _network(recipe, point, recipe.teacher_network(teacher))
     gradient = _through_training(recipe, point, network, start, distance, stops)
     kept = float(masks[0].mean()) if masks else None
     admitted = masks[0] if masks and settings.similarity == "easy" else None
-    return Matched(gradient, teacher, start_epoch, kept, admitted)
+    to_importance = None
+    if masks and point.importance is not None:
+        logits = point.importance.detach().requires_grad_()
+        (to_importance,) = torch.autograd.grad(reached(gradient.end, logits), logits)
+    return Matched(gradient, teacher, start_epoch, kept, admitted, to_importance)
 
 
 def last_start_epoch(settings: DistillSettings, number: int) -> int:

@@ -112,7 +112,8 @@ class DistillSettings(Section):
     after so many outer steps, in a straight line from `first_max_start_epoch`: easy stretches first. `similarity` says
     by what `pruned` keeps a parameter; `easy` reads not `threshold` but `easy_error`, which grows by `easy_growth`
     every `easy_growth_every` outer steps. `gradient = "tesla"` is the released approximation of the exact one, for
-    comparison. `angle_weight` adds the shape of the trajectory to what is matched.
+    comparison. `angle_weight` adds the shape of the trajectory to what is matched; `importance_rate` is the step size
+    of the weights by which layers count in it, 0 for all alike.
     `label_start` is where learned labels begin: at their class, or at what the teachers that are right say. A
     `formation` of f puts f x f films of a smaller side into each of the `ipc` images. `ipc_power` gives classes images
     in proportion to that power of their share: 0 the same number each, 1 as they occur (see `images_of_each`).
@@ -139,6 +140,7 @@ class DistillSettings(Section):
     easy_growth: float = Field(1.3, ge=1)
     easy_growth_every: int = Field(500, ge=1)
     angle_weight: float = Field(0.0, ge=0)
+    importance_rate: float = Field(0.0, ge=0)
     start: Start = "class-mean"
     images_per_mean: int = Field(64, ge=8)
     start_noise: float = Field(0.1, ge=0)
@@ -299,6 +301,8 @@ class Recipe(Section):
                 "distill.similarity = 'easy' remembers parameters of one network: leave teachers.also out, or choose "
                 "another similarity"
             )
+        if self.teachers.also and self.distill.importance_rate > 0:
+            raise ValueError("distill.importance_rate weighs the layers of one network: leave teachers.also out")
         if len(self.teachers.also) >= self.teachers.count:
             raise ValueError(
                 f"teachers.count = {self.teachers.count} leaves networks of teachers.also without a teacher: ask for "

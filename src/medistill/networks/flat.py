@@ -75,6 +75,11 @@ class FlatNetwork:
         """The number of parameters."""
         return sum(self._sizes)
 
+    @property
+    def group_sizes(self) -> list[int]:
+        """How many parameters each of the module's tensors has, in the order of the flat vector."""
+        return list(self._sizes)
+
     def __call__(self, params: Params, images: Images) -> Logits:
         """One row of logits for each image, differentiable in `params` and `images`."""
         logits: Tensor = functional_call(
