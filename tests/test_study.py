@@ -200,6 +200,13 @@ def test_a_shifted_hospital_gets_the_packages_that_the_others_sent_anyway(whole)
     assert even.sent_bytes == moved.sent_bytes
 
 
+def test_a_test_split_is_read_once_for_all_scenarios(tmp_path):
+    inquiry = Inquiry(own=(1,), rounds=(), seeds=1, final=True)
+    found = study(opened(tmp_path, {"evaluate.networks": 1}), inquiry, Silence())
+    assert (found.split, found.test_reads) == ("test", 1)
+    assert {row.help for row in found.rows} == {"alone", "package", "packages", "pooled"}
+
+
 def test_a_finished_study_is_read_back_without_training(whole):
     folder, found = whole
     inquiry = dataclasses.replace(SMALL, shifted=str(folder / "elsewhere.npz"))

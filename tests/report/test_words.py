@@ -1,7 +1,7 @@
 import made_up
 import pytest
 
-from medistill.evidence import Figure
+from medistill.evidence import Figure, Worth
 from medistill.report import words
 
 
@@ -60,3 +60,8 @@ def test_sizes_come_in_the_unit_that_suits_them(count: int, text: str) -> None:
 )
 def test_durations_come_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text
+
+
+def test_what_something_is_worth_is_said_with_its_interval_and_its_limit():
+    assert words.worth_said(Worth(images=33.4, low=20.6, high=50, most=50)) == "33 (21 to more than 50)"
+    assert words.worth_said(None) == ""

@@ -35,7 +35,7 @@ def render(template: str, values: dict[str, Any]) -> str:
         "size": words.size,
         "tied": _tied,
         "transmission": words.transmission,
-        "worth_said": words.worth_said,
+        "worth_number": words.worth_number,
     }
     return environment.get_template(template).render(values)
 

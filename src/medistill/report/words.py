@@ -96,11 +96,13 @@ def worth_said(worth: Worth | None) -> str:
     """How many own images a class something is worth, with its interval: "34 (22 to more than 50)"."""
     if worth is None:
         return ""
+    images, low, high = (worth_number(value, worth) for value in (worth.images, worth.low, worth.high))
+    return f"{images} ({low} to {high})"
 
-    def number(value: float) -> str:
-        return f"more than {worth.most}" if value >= worth.most else f"{value:.0f}"
 
-    return f"{number(worth.images)} ({number(worth.low)} to {number(worth.high)})"
+def worth_number(value: float, worth: Worth) -> str:
+    """A number of own images, or that it is more than anybody tried."""
+    return f"more than {worth.most}" if value >= worth.most else f"{value:.0f}"
 
 
 def percent(figure: Figure) -> str:

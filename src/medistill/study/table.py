@@ -46,10 +46,10 @@ def study(opened: Run, inquiry: Inquiry, progress: Progress) -> Study:
     seeds = tuple(opened.recipe.seed + number for number in range(inquiry.seeds))
     for seed in seeds:  # whoever has too few images is told before hours of work
         sharing = [_sharing(scene) for scene in scenes(opened, elsewhere, inquiry, seed)]
-    judged, split = {}, ""
-    for scenario in inquiry.scenarios:
-        place = elsewhere if scenario == "shifted" else opened
-        judged[scenario], split = pipeline.images_to_judge(place, inquiry.final)
+    shared, split = pipeline.images_to_judge(opened, inquiry.final)
+    judged = dict.fromkeys(inquiry.scenarios, shared)
+    if "shifted" in judged:
+        judged["shifted"], _ = pipeline.images_to_judge(elsewhere, inquiry.final)
     lines: _Lines = {}
     begun = time.monotonic()
     for number, seed in enumerate(seeds):
