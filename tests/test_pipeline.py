@@ -14,6 +14,7 @@ from medistill.evidence import Utility
 from medistill.jobs import Silence
 from medistill.package import open_package
 from medistill.pipeline import Run
+from medistill.recipe import recipe_from
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +217,10 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_runs(
     recipe = toys.recipe({"source.path": str(films), "machine.device": "cuda"})
     with pytest.raises(RecipeError, match="finds no GPU here"):
         pipeline.open_run(recipe, tmp_path / "out")
+
+
+def test_a_depth_that_is_not_given_is_stated_once_the_images_are_open(tmp_path: Path) -> None:
+    source = {"path": str(toys.write_npz(tmp_path / "films.npz"))}
+    for given, depth in ({}, 1), ({"depth": 3}, 3):
+        recipe = recipe_from({"source": source, "network": {"width": 4} | given, "distill": {"ipc": 2}})
+        assert pipeline.open_run(recipe, tmp_path / "out").recipe.network.depth == depth

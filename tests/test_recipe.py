@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medistill.errors import RecipeError
-from medistill.recipe import Recipe, Section, read_recipe, recipe_from
+from medistill.recipe import NetworkSettings, Recipe, Section, read_recipe, recipe_from
 
 # one other value for every setting there is; a setting that is added must be added here
 OTHER = {
@@ -349,3 +349,9 @@ def test_classes_get_images_by_a_power_of_their_share(power, counts, expected):
     found = recipe_from({"distill": {"ipc": 10, "ipc_power": power}}).distill.images_of_each(counts)
     assert found == expected
     assert sum(found) == 10 * len(counts)
+
+
+@pytest.mark.parametrize(("size", "depth"), [(8, 1), (28, 3), (32, 3), (64, 4), (112, 5), (128, 5), (224, 6)])
+def test_a_depth_that_is_not_given_suits_the_images(size, depth):
+    assert NetworkSettings(width=8).for_images(size).depth == depth
+    assert NetworkSettings(depth=2).for_images(size).depth == 2

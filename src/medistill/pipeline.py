@@ -150,7 +150,8 @@ def open_run(recipe: Recipe, out: Path) -> Run:
         raise RecipeError("machine.device = 'cuda', but torch finds no GPU here. Leave it out, or say 'cpu'.")
     left_open = {"device": device, "threads": available_cores(), "compiles": can_compile(device)}
     stated = recipe.machine.model_dump(exclude_none=True)
-    changed = {"source": source.model_dump(), "machine": left_open | stated}
+    network = recipe.network.for_images(splits.train.pixels.shape[-1])
+    changed = {"source": source.model_dump(), "network": network.model_dump(), "machine": left_open | stated}
     resolved = recipe_from(recipe.model_dump() | changed)
     mean, std = splits.train.statistics()
     return Run(resolved, splits, Transform(mean=mean, std=std), splits.fingerprint(), _identity(splits.test), out)
@@ -361,7 +362,7 @@ def seal_images(
     images = read_part(source, size, channels, default="train")
     mean, std = images.statistics()
     settings, side = EvaluateSettings(), images.pixels.shape[-1]
-    network = NetworkSettings(depth=min(NetworkSettings().depth, side.bit_length() - 1))
+    network = NetworkSettings().for_images(side)
     return pack(
         path,
         name=path.stem,

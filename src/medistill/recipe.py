@@ -8,6 +8,7 @@ the holder's disk, is left out of what a recipe *is*: it enters neither digests 
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,12 +48,24 @@ class SourceSettings(Section):
 
 
 class NetworkSettings(Section):
-    """The network that teachers and students share; the published ConvNet pads grey images by 3 in its first layer."""
+    """The network that teachers and students share; the published ConvNet pads grey images by 3 in its first layer.
+
+    A `depth` that is not given follows from the size of the images when they are opened, see `depth_for`.
+    """
 
     architecture: Architecture = "convnet"
     width: int = Field(128, ge=4, le=1024)
     depth: int = Field(3, ge=1, le=8)
     first_padding: Literal[1, 3] = 1
+
+    @staticmethod
+    def depth_for(size: int) -> int:
+        """The depth that leaves maps of about 4 pixels a side: 3 for 28 and 32 px, 4 for 64, 5 for 112, 6 for 224."""
+        return max(1, round(math.log2(size)) - 2)
+
+    def for_images(self, size: int) -> "NetworkSettings":
+        """The same with the depth that suits the size, where none was given."""
+        return self if "depth" in self.model_fields_set else self.model_copy(update={"depth": self.depth_for(size)})
 
 
 class AugmentSettings(Section):
