@@ -201,7 +201,7 @@ def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
 def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
     """Rows of balanced accuracy in percent, and by how much ours lies above each, with its 95 % interval."""
     lines = []
-    for images in dict.fromkeys(cell.images for cell in wanted):
+    for images in dict.fromkeys(cell.images for cell in wanted if cell.key in done):
         test = _test_images(data, images)
         groups = dict.fromkeys((cell.ipc, cell.method) for cell in wanted if cell.images == images)
         for ipc in dict.fromkeys(ipc for ipc, _ in groups):
