@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from medistill.errors import RecipeError
 from medistill.networks.flat import Alignment, FlatNetwork, Slope, cross_entropy
-from medistill.shapes import Features, Images, Logits, Params, Targets
+from medistill.shapes import Images, Params, Targets
 
 
 class BatchNormNetwork(FlatNetwork):
@@ -28,7 +28,7 @@ class BatchNormNetwork(FlatNetwork):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._adopt(module)
+        self._adopt(module.eval())
         self._statistics = [name for name, buffer in module.named_buffers() if buffer.is_floating_point()]
         self._first = sum(module.get_buffer(name).numel() for name in self._statistics)
 
@@ -36,21 +36,6 @@ class BatchNormNetwork(FlatNetwork):
     def size(self) -> int:
         """The number of statistics and parameters."""
         return self._first + super().size
-
-    def __call__(self, params: Params, images: Images) -> Logits:
-        """One row of logits for each image, which does not depend on the others."""
-        logits: Tensor = functional_call(self._module.eval(), self._named(params), (images,))
-        return logits
-
-    def features(self, params: Params, images: Images) -> Features:
-        """What the classifier sees of each image."""
-        own = {
-            name.removeprefix("features."): value
-            for name, value in self._named(params).items()
-            if name.startswith("features.")
-        }
-        seen: Tensor = functional_call(self._module.eval().get_submodule("features"), own, (images,))
-        return seen
 
     def module_at(self, params: Params) -> nn.Module:
         """A module of its own with copies of these statistics and parameters."""
@@ -77,6 +62,7 @@ class BatchNormNetwork(FlatNetwork):
         named = self._named(leaf)
         discarded = {name: torch.empty_like(named[name]).detach() for name in self._statistics}
         logits = functional_call(self._module.train(), named | discarded, (images,))
+        self._module.eval()
         (slope,) = torch.autograd.grad(cross_entropy(logits, targets, batch_size), leaf)
         return Slope(slope)
 
@@ -108,8 +94,7 @@ class BatchNormNetwork(FlatNetwork):
 
     def _named(self, params: Params) -> dict[str, Tensor]:
         """Statistics and parameters by the names that the module gives them."""
-        named = dict(zip(self._names, self.views(params), strict=True))
-        at = 0
+        named, at = super()._named(params), 0
         for name in self._statistics:
             shape = self._module.get_buffer(name).shape
             named[name] = params[at : at + shape.numel()].view(shape)

@@ -82,14 +82,12 @@ class FlatNetwork:
 
     def __call__(self, params: Params, images: Images) -> Logits:
         """One row of logits for each image, differentiable in `params` and `images`."""
-        logits: Tensor = functional_call(
-            self._module, dict(zip(self._names, self.views(params), strict=True)), (images,)
-        )
+        logits: Tensor = functional_call(self._module, self._named(params), (images,))
         return logits
 
     def features(self, params: Params, images: Images) -> Features:
         """What the classifier sees of each image, differentiable in `params` and `images`."""
-        named = zip(self._names, self.views(params), strict=True)
+        named = self._named(params).items()
         own = {name.removeprefix("features."): view for name, view in named if name.startswith("features.")}
         seen: Tensor = functional_call(self._module.get_submodule("features"), own, (images,))
         return seen
@@ -123,6 +121,10 @@ class FlatNetwork:
         """Each layer's parameters in order, as views of the flat vector."""
         parts = torch.split(params, self._sizes)
         return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def _named(self, params: Params) -> dict[str, Tensor]:
+        """The parts of the flat vector by the names that the module gives them."""
+        return dict(zip(self._names, self.views(params), strict=True))
 
     def slope(self, params: Params, images: Images, targets: Targets, batch_size: int, keep: bool = False) -> Slope:
         """The gradient of `cross_entropy` to the parameters.

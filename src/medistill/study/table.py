@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from medistill import metrics, pipeline
-from medistill.evidence import Help, Helped, Scenario, Sharing, Study, Worth
+from medistill.evidence import Help, Helped, Scenario, Sharing, Study
 from medistill.files import write_json, write_whole
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
@@ -108,19 +108,22 @@ def _study(
 def _rows(recipe: Recipe, lines: Sequence[Sequence[Attempt]], judged: LabelledImages, split: str) -> list[Helped]:
     """The rows of one scenario: own images alone, then with ever more help, smaller sets first."""
     seed = recipe.seed_for("evaluate/interval")
-    alone = {line[0].own: _guesses(line) for line in lines if line[0].help == "alone"}
-    ordered = sorted(lines, key=lambda line: (_IN_ORDER.index(line[0].help), line[0].own, line[0].rounds or 0))
-    return [_row(recipe, line, alone, judged, split, seed) for line in ordered]
+    chance = 1 / len(judged.class_names)
+    means, draws, rows = {0: chance}, {0: np.array(chance)}, []
+    for line in sorted(lines, key=lambda line: (_IN_ORDER.index(line[0].help), line[0].own, line[0].rounds or 0)):
+        row = _row(recipe, line, judged, split, seed)
+        mean = row.balanced_accuracy.mean
+        if row.help == "alone" or row.help in _COMPARABLE:
+            reached = metrics.resampled_balanced_accuracy(_guesses(line), judged, seed)
+            if row.help == "alone":
+                means[row.own], draws[row.own] = mean, reached
+            else:
+                row = row.model_copy(update={"worth": worth(reached, draws, mean, means)})
+        rows.append(row)
+    return rows
 
 
-def _row(
-    recipe: Recipe,
-    line: Sequence[Attempt],
-    alone: Mapping[int, Sequence[metrics.Guess]],
-    judged: LabelledImages,
-    split: str,
-    seed: int,
-) -> Helped:
+def _row(recipe: Recipe, line: Sequence[Attempt], judged: LabelledImages, split: str, seed: int) -> Helped:
     first, architecture, rate = line[0], recipe.network.architecture, recipe.evaluate.rates[0]
     said = [prediction for attempt in line for prediction in attempt.predictions]
     row = metrics.row(first.help, architecture, split, first.images, first.labels, rate, said, judged, seed)
@@ -131,28 +134,12 @@ def _row(
         own=first.own,
         rounds=first.rounds,
         sent_bytes=int(np.mean([attempt.sent_bytes for attempt in line])),
-        worth=_worth(_guesses(line), alone, judged, seed) if first.help in _COMPARABLE else None,
+        worth=None,
     )
-
-
-def _worth(
-    guesses: Sequence[metrics.Guess], alone: Mapping[int, Sequence[metrics.Guess]], judged: LabelledImages, seed: int
-) -> Worth:
-    """Beside the curve of own images alone, in the same draws of networks and patients."""
-    chance = 1 / len(judged.class_names)
-    reached = metrics.resampled_balanced_accuracy(guesses, judged, seed)
-    draws = {own: metrics.resampled_balanced_accuracy(said, judged, seed) for own, said in alone.items()}
-    means = {own: _mean(said, judged) for own, said in alone.items()}
-    return worth(reached, {0: np.full_like(reached, chance)} | draws, _mean(guesses, judged), {0: chance} | means)
 
 
 def _guesses(line: Sequence[Attempt]) -> list[metrics.Guess]:
     return [prediction.argmax(1) for attempt in line for prediction in attempt.predictions]
-
-
-def _mean(guesses: Sequence[metrics.Guess], judged: LabelledImages) -> float:
-    classes = len(judged.class_names)
-    return float(np.mean([metrics.balanced_accuracy(judged.labels, guess, classes) for guess in guesses]))
 
 
 def _sharing(scene: Scene) -> Sharing:

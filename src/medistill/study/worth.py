@@ -19,7 +19,7 @@ def worth(
 
     Args:
         reached: balanced accuracy with help, draw by draw of a bootstrap.
-        alone: the same draws of own images alone, by how many of each class; 0 is chance.
+        alone: the same draws of own images alone, by how many of each class; 0 is chance, one number for all.
         mean: balanced accuracy with help.
         means: balanced accuracy of own images alone, by how many of each class; 0 is chance.
     """
@@ -28,12 +28,7 @@ def worth(
     def found(value: float, curve: list[float]) -> float:
         return float(np.interp(value, np.maximum.accumulate(curve), numbers))
 
-    draws = [
-        found(value, curve)
-        for value, curve in zip(
-            reached.tolist(), np.stack([alone[number] for number in numbers], 1).tolist(), strict=True
-        )
-    ]
-    spread = interval(np.array(draws))
+    curves = np.stack([np.broadcast_to(alone[number], reached.shape) for number in numbers], 1)
+    spread = interval(np.array([found(*draw) for draw in zip(reached.tolist(), curves.tolist(), strict=True)]))
     images = found(mean, [means[number] for number in numbers])
     return Worth(images=round(images, 1), low=round(spread.low, 1), high=round(spread.high, 1), most=numbers[-1])
