@@ -325,11 +325,13 @@ def _validate(recipe: Recipe, synthetic: SyntheticSet, validation: LabelledImage
     None where one diverged.
     """
     settings = recipe.distill
-    rate = sorted(recipe.evaluate.rates)[len(recipe.evaluate.rates) // 2]
     draw = np.random.default_rng(recipe.seed_for("distill/validation-images"))
     chosen = np.sort(draw.permutation(len(validation))[: settings.validate_images])
     bench = Bench(recipe, validation.take(chosen), None, processes)
     arm = synthetic_arm(recipe, synthetic)
-    jobs = [Training(arm.name, rate, "selection", replica) for replica in range(settings.validate_networks)]
+    jobs = [
+        Training(arm.name, recipe.evaluate.middle_rate, "selection", replica)
+        for replica in range(settings.validate_networks)
+    ]
     trained = train_all(bench, [arm], jobs, None)
     return mean_score(bench, arm, list(trained.values()))

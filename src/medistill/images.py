@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medistill.errors import SourceError
+from medistill.package import Transform
 
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
@@ -65,8 +66,8 @@ class LabelledImages:
         """Images in each class, shape [classes]."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel's intensity, where 0 is black and 1 is white."""
+    def transform(self) -> Transform:
+        """How these images are normalized: by each channel's mean and standard deviation, 0 black and 1 white."""
         values = np.arange(256) / 255
         means, stds = [], []
         for channel in range(self.pixels.shape[1]):
@@ -74,7 +75,7 @@ class LabelledImages:
             mean = float(share @ values)
             means.append(round(mean, 6))
             stds.append(round(max(float(share @ (values - mean) ** 2) ** 0.5, 1e-6), 6))
-        return tuple(means), tuple(stds)
+        return Transform(mean=tuple(means), std=tuple(stds))
 
     def take(self, indices: Indices) -> "LabelledImages":
         """The images at `indices`, in that order."""

@@ -109,11 +109,10 @@ class Run:
 
     def with_images(self, splits: Splits) -> "Run":
         """The same recipe and place with other images, of the same shape."""
-        mean, std = splits.train.statistics()
         return replace(
             self,
             splits=splits,
-            transform=Transform(mean=mean, std=std),
+            transform=splits.train.transform(),
             fingerprint=splits.fingerprint(),
             test_identity=_identity(splits.test),
         )
@@ -153,8 +152,7 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     network = recipe.network.for_images(splits.train.pixels.shape[-1])
     changed = {"source": source.model_dump(), "network": network.model_dump(), "machine": left_open | stated}
     resolved = recipe_from(recipe.model_dump() | changed)
-    mean, std = splits.train.statistics()
-    return Run(resolved, splits, Transform(mean=mean, std=std), splits.fingerprint(), _identity(splits.test), out)
+    return Run(resolved, splits, splits.train.transform(), splits.fingerprint(), _identity(splits.test), out)
 
 
 def run(opened: Run, progress: Progress, final: bool = False, terms: Terms = NARROW) -> Products:
@@ -360,7 +358,6 @@ def seal_images(
         PackageError: they cannot be sealed.
     """
     images = read_part(source, size, channels, default="train")
-    mean, std = images.statistics()
     settings, side = EvaluateSettings(), images.pixels.shape[-1]
     network = NetworkSettings().for_images(side)
     return pack(
@@ -370,7 +367,7 @@ def seal_images(
         labels=images.labels,
         inner_rate=rate,
         class_names=images.class_names,
-        transform=Transform(mean=mean, std=std),
+        transform=images.transform(),
         training=Training(
             network=network,
             steps=settings.steps,

@@ -240,6 +240,11 @@ class EvaluateSettings(Section):
     unseen: tuple[Architecture, ...] = ()
     rows: tuple[TableRow, ...] = ("random", "distilled", "full-natural", "full-balanced")
 
+    @property
+    def middle_rate(self) -> float:
+        """Where one rate has to do: the middle one of the search, of two the larger."""
+        return sorted(self.rates)[len(self.rates) // 2]
+
     @model_validator(mode="after")
     def _the_set_is_judged(self) -> Self:
         if "distilled" not in self.rows:

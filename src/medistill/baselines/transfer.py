@@ -16,7 +16,6 @@ from medistill.evaluate import Arm, Bench, Training, network_for, train_all
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
 from medistill.networks.pretrained import HUB, Timm, learned_params
-from medistill.package import Transform
 from medistill.recipe import Architecture, Recipe
 from medistill.shapes import Params
 from medistill.sources import read_part
@@ -65,12 +64,9 @@ def learn_to_transfer(
     else:
         name = Path(source.partition("#")[0]).name
         images, words = read_part(source, size, channels, default="train"), _NAMES.get(name, name)
-    mean, std = images.statistics()
-    transform = Transform(mean=mean, std=std)
-    rates = sorted(recipe.evaluate.rates)
     epochs = recipe.evaluate.full_epochs
-    arm = Arm("transfer", TrainingSet.of(images, transform), architecture, epochs, "natural")
-    job = Training(arm.name, rates[len(rates) // 2], "final", 0)
+    arm = Arm("transfer", TrainingSet.of(images, images.transform()), architecture, epochs, "natural")
+    job = Training(arm.name, recipe.evaluate.middle_rate, "final", 0)
     bench = Bench(recipe, None, folder, processes)
     trained = train_all(bench, [arm], [job], (f"network on {words}", progress))[job]
     if trained is None:

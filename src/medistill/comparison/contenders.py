@@ -161,8 +161,7 @@ class Contenders:
         """Features of all training images, of a network trained on all of them."""
         bench = pipeline.bench_of(self._run)
         arm = full_arms(self._recipe, self._train, self._transform)[1]
-        rates = sorted(self._recipe.evaluate.rates)
-        job = Training(arm.name, rates[len(rates) // 2], "selection", 0)
+        job = Training(arm.name, self._recipe.evaluate.middle_rate, "selection", 0)
         trained = train_all(bench, [arm], [job], ("network for features", self._progress))[job]
         if trained is None:
             raise MatchingError(f"{arm.name}: training diverged at rate {job.rate:g}. Lower evaluate.rates.")
@@ -178,10 +177,9 @@ class Contenders:
             pipeline.teach(variant, self._progress)
         self._progress.say(f"Distilling: {objective}.")
         distilled = pipeline.distill_images(variant, self._progress)
-        rates = sorted(self._recipe.evaluate.rates)
         sealed = sealed_as(self._run, objective)
         encoding = pipeline.encoding_of(variant, distilled, self._progress)
-        pipeline.seal_set(variant, distilled, rates[len(rates) // 2], sealed, encoding)
+        pipeline.seal_set(variant, distilled, self._recipe.evaluate.middle_rate, sealed, encoding)
         received = TrainingSet.of_synthetic(distilled.synthetic.stored_as(encoding))
         return self._few(objective, received, sealed.stat().st_size)
 

@@ -81,9 +81,8 @@ def scenes(opened: Run, elsewhere: Run, inquiry: Inquiry, seed: int) -> Iterator
 
 def with_one_rate(recipe: Recipe) -> Recipe:
     """A hospital with five images a class has none to choose a rate on: everybody trains at the middle one."""
-    rates = sorted(recipe.evaluate.rates)
-    middle = rates[len(rates) // 2]
-    return recipe_from(recipe.model_dump() | {"evaluate": recipe.evaluate.model_dump() | {"rates": (middle,)}})
+    evaluate = recipe.evaluate.model_dump() | {"rates": (recipe.evaluate.middle_rate,)}
+    return recipe_from(recipe.model_dump() | {"evaluate": evaluate})
 
 
 def images_elsewhere(opened: Run, inquiry: Inquiry) -> Run:

@@ -12,7 +12,6 @@ from medistill.evidence import Help, Labels, Scenario
 from medistill.images import LabelledImages, joined, png_bytes
 from medistill.jobs import Progress
 from medistill.merge import pooled
-from medistill.package import Transform
 from medistill.receive import learned_from
 from medistill.study.scenes import Scene
 from medistill.train import TrainingSet, predict
@@ -50,7 +49,7 @@ def by_itself(scene: Scene, judged: LabelledImages, own: Sequence[int], progress
     tried: list[tuple[Help, int, int, TrainingSet]] = []
     for of_each in own:
         images = scene.hospitals.own(of_each)
-        tried.append(("alone", of_each, 0, TrainingSet.of(images, _normalization(images))))
+        tried.append(("alone", of_each, 0, TrainingSet.of(images, images.transform())))
     packages, paths = zip(*scene.packages(progress), strict=True)
     helps: tuple[tuple[Help, int], ...] = (("package", 1), ("packages", 2))
     for help_, count in helps:
@@ -85,7 +84,7 @@ def with_everybody(
     recipe, hospitals = scene.run.recipe, scene.hospitals
     members = (hospitals.a, hospitals.c, hospitals.own(own))
     everything = joined(members)
-    transform, count = _normalization(everything), len(everything)
+    transform, count = everything.transform(), len(everything)
     data, settings = TrainingSet.of(everything, transform), recipe.evaluate
     arm = Arm("pooled", data, recipe.network.architecture, settings.full_epochs, "balanced")
     (said,) = judge_arms(_bench(scene), [arm], judged, progress)
@@ -106,8 +105,3 @@ def with_everybody(
 def _bench(scene: Scene) -> Bench:
     """Without validation images: B has none to spare."""
     return Bench(scene.run.recipe, None, scene.run.out / "work" / "networks", scene.run.processes)
-
-
-def _normalization(images: LabelledImages) -> Transform:
-    mean, std = images.statistics()
-    return Transform(mean=mean, std=std)
