@@ -67,6 +67,7 @@ OTHER = {
     "teachers.sharpness_radius": 0.1,
     "teachers.surrogate_gap": 0.5,
     "distill.formation": 2,
+    "distill.enlarging": "cosine",
     "distill.ipc_power": 0.5,
     "distill.min_start_epoch": 1,
     "distill.first_max_start_epoch": 2,

@@ -284,7 +284,8 @@ def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Lea
     learned.step += 1
     admitted = learned.admitted if len(learned.admitted) else None
     images, formation = learned.images.detach().requires_grad_(), recipe.distill.formation
-    films, targets = unfold(images, formation), learned.targets.repeat_interleave(formation**2, 0)
+    films = unfold(images, formation, recipe.distill.enlarging)
+    targets = learned.targets.repeat_interleave(formation**2, 0)
     importance = learned.importance if recipe.distill.importance_rate > 0 else None
     point = Point(learned.step, films.detach(), targets, learned.log_rate, admitted, importance)
     found = matched(recipe, point, real, buffer)

@@ -23,6 +23,8 @@ from medistill.package import Package, documents
 from medistill.package.documents import LEAKS
 from medistill.package.previews import slug
 from medistill.package.tensors import eight_bits
+from medistill.recipe import Enlarging
+from medistill.spectrum import enlarging_matrix
 
 Form = Literal["medmnist", "hf", "png"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -68,14 +70,18 @@ def _films(package: Package) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     count, channels, height, width = package.images.shape
     parts = package.images.reshape(count, channels, formation, height // formation, formation, width // formation)
     small = parts.transpose(0, 2, 4, 1, 3, 5).reshape(-1, height // formation, width // formation)
-    planes = small if formation == 1 else np.stack([_enlarged(plane, width, height) for plane in small])
+    planes = small if formation == 1 else _enlarged(small, width, height, package.manifest.training.enlarging)
     films = planes.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
     return eight_bits(films), np.repeat(package.targets, formation**2, axis=0)
 
 
-def _enlarged(plane: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """Bilinear, as networks see the films of a formation."""
-    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
+def _enlarged(planes: NDArray[np.float32], width: int, height: int, enlarging: Enlarging | None) -> NDArray[np.float32]:
+    """The films of a formation as networks see them."""
+    if enlarging == "cosine":
+        rows, columns = (enlarging_matrix(*sides) for sides in zip(planes.shape[1:], (height, width), strict=True))
+        return (rows @ planes @ columns.T).astype(np.float32)
+    bilinear = Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(plane).resize((width, height), bilinear)) for plane in planes])
 
 
 def _about(package: Package) -> str:

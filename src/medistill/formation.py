@@ -1,41 +1,59 @@
 """Several films in one stored image.
 
 A film at half the side takes a quarter of the bytes and often teaches almost as much. With a formation of f, a stored
-image is a square of f x f small films, each of which networks see enlarged to the full side.
+image is a square of f x f small films, each of which networks see enlarged to the full side: bilinearly, or by its
+cosine spectrum (`spectrum.py`).
 
 Source: Kim et al., ICML 2022 (arXiv 2205.14959), "multi-formation".
 """
 
+import torch
+from torch import Tensor
 from torch.nn import functional
 
+from medistill.recipe import Enlarging
 from medistill.shapes import Images
+from medistill.spectrum import enlarging_matrix
 
 
-def unfold(images: Images, formation: int) -> Images:
-    """The films that networks see: f x f of every image, row by row, enlarged bilinearly; differentiable.
+def unfold(images: Images, formation: int, enlarging: Enlarging = "bilinear") -> Images:
+    """The films that networks see: f x f of every image, row by row, enlarged; differentiable.
 
     Args:
         images: [n, c, h, w], h and w multiples of `formation`.
         formation: f; 1 changes nothing.
+        enlarging: how.
     """
     if formation == 1:
         return images
     n, channels, height, width = images.shape
     parts = images.reshape(n, channels, formation, height // formation, formation, width // formation)
     films = parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    if enlarging == "cosine":
+        rows, columns = (_enlarging(side, formation, images) for side in (height, width))
+        return rows @ films @ columns.T
     return functional.interpolate(films, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def fold(films: Images, formation: int) -> Images:
-    """Images that hold f x f films each, every film reduced by averaging squares of pixels.
+def fold(films: Images, formation: int, enlarging: Enlarging = "bilinear") -> Images:
+    """Images that hold f x f films each, every film reduced to what `unfold` can enlarge again.
 
     Args:
         films: [n f f, c, h, w], h and w multiples of `formation`.
         formation: f; 1 changes nothing.
+        enlarging: how they will be enlarged: squares of pixels are averaged, or the lowest frequencies kept.
     """
     if formation == 1:
         return films
-    small = functional.avg_pool2d(films, formation)
+    if enlarging == "cosine":
+        rows, columns = (_enlarging(side, formation, films) for side in films.shape[2:])
+        small = rows.T @ films @ columns / formation**2
+    else:
+        small = functional.avg_pool2d(films, formation)
     channels, height, width = small.shape[1:]
     parts = small.reshape(-1, formation, formation, channels, height, width).permute(0, 3, 1, 4, 2, 5)
     return parts.flatten(4, 5).flatten(2, 3)
+
+
+def _enlarging(side: int, formation: int, like: Images) -> Tensor:
+    return torch.from_numpy(enlarging_matrix(side // formation, side)).to(like)

@@ -154,8 +154,9 @@ def _refuse(packages: Sequence[Package], classes: Mapping[str, str]) -> None:
 def _shape(package: Package) -> dict[str, object]:
     """What packages must agree in."""
     form, training = package.manifest.images, package.manifest.training
-    size = {"size": f"{form.width} x {form.height}", "channels": form.channels, "formation": training.formation or 1}
-    return size | training.network.model_dump()
+    size = {"size": f"{form.width} x {form.height}", "channels": form.channels}
+    films = {"formation": training.formation or 1, "enlarging": training.enlarging or "bilinear"}
+    return size | films | training.network.model_dump()
 
 
 def _pooled(transforms: Sequence[Transform], weights: NDArray[np.float64]) -> Transform:

@@ -431,6 +431,7 @@ def seal_set(
             augment=recipe.augment,
             inner_rate_learned=True,
             formation=synthetic.formation if synthetic.formation > 1 else None,
+            enlarging=synthetic.enlarging if synthetic.formation > 1 else None,
         ),
         provenance=Provenance(
             method=METHODS[recipe.distill.objective],

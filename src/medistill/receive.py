@@ -126,6 +126,7 @@ def _synthetic(together: Pooled) -> SyntheticSet:
         class_names=together.class_names,
         transform=together.transform,
         formation=together.training.formation or 1,
+        enlarging=together.training.enlarging or "bilinear",
     )
 
 

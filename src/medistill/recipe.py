@@ -25,6 +25,7 @@ Similarity = Literal["unsigned", "signed", "displacement", "shuffled", "easy"]
 Architecture = Literal["convnet", "resnet18", "resnet18bn", "vgg11", "vit"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 Encoding = Literal["float32", "float16", "uint8"]
+Enlarging = Literal["bilinear", "cosine"]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 Objective = Literal["mtt", "pruned", "soft-label", "dm", "dsa"]
@@ -128,7 +129,8 @@ class DistillSettings(Section):
     comparison. `angle_weight` adds the shape of the trajectory to what is matched; `importance_rate` is the step size
     of the weights by which layers count in it, 0 for all alike.
     `label_start` is where learned labels begin: at their class, or at what the teachers that are right say. A
-    `formation` of f puts f x f films of a smaller side into each of the `ipc` images. `ipc_power` gives classes images
+    `formation` of f puts f x f films of a smaller side into each of the `ipc` images; `enlarging` says how networks see
+    them at the full side, "cosine" as their lowest frequencies. `ipc_power` gives classes images
     in proportion to that power of their share: 0 the same number each, 1 as they occur (see `images_of_each`).
     `encoding` is how a package stores a pixel; "measured" takes the smallest that costs no accuracy on validation.
     `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
@@ -137,6 +139,7 @@ class DistillSettings(Section):
 
     ipc: int = Field(10, ge=1)
     formation: int = Field(1, ge=1, le=8)
+    enlarging: Enlarging = "bilinear"
     ipc_power: float = Field(0.0, ge=0, le=1)
     student_steps: int = Field(10, ge=1)
     expert_epochs: int = Field(2, ge=1)

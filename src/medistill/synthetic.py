@@ -17,7 +17,7 @@ from medistill.errors import RecipeError
 from medistill.formation import fold, unfold
 from medistill.images import LabelledImages
 from medistill.package import Package, Transform, image_form, tensors
-from medistill.recipe import DistillSettings, Encoding
+from medistill.recipe import DistillSettings, Encoding, Enlarging
 from medistill.shapes import Images
 
 _FEWEST_FOR = {"class-mean": 8, "class-noise": 64}
@@ -35,6 +35,7 @@ class SyntheticSet:
         class_names: in the order of the columns of `targets`.
         transform: from intensities to normalized values.
         formation: how many films lie side by side, and below one another, in a stored image; see `unfolded`.
+        enlarging: how such films are brought to the full side.
     """
 
     images: Tensor
@@ -43,6 +44,7 @@ class SyntheticSet:
     class_names: tuple[str, ...]
     transform: Transform
     formation: int = 1
+    enlarging: Enlarging = "bilinear"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,7 +60,8 @@ class SyntheticSet:
     def unfolded(self) -> "SyntheticSet":
         """The set that networks learn from: every film an image of its own, with the label of the image it lay in."""
         targets = self.targets.repeat_interleave(self.formation**2, 0)
-        return replace(self, images=unfold(self.images, self.formation), targets=targets, formation=1)
+        films = unfold(self.images, self.formation, self.enlarging)
+        return replace(self, images=films, targets=targets, formation=1)
 
     def intensities(self) -> NDArray[np.float32]:
         """The images as a package stores them: 0 is black, 1 is white, a little beyond either is possible."""
@@ -81,9 +84,17 @@ class SyntheticSet:
     @classmethod
     def from_package(cls, package: Package) -> "SyntheticSet":
         """The set in a verified package, its transform applied once."""
-        transform, formation = package.manifest.transform, package.manifest.training.formation or 1
+        transform, training = package.manifest.transform, package.manifest.training
         targets = torch.from_numpy(package.targets)
-        bare = cls(torch.empty(0), targets, package.inner_rate, package.class_names, transform, formation)
+        bare = cls(
+            torch.empty(0),
+            targets,
+            package.inner_rate,
+            package.class_names,
+            transform,
+            training.formation or 1,
+            training.enlarging or "bilinear",
+        )
         mean, std = bare._statistics()
         return replace(bare, images=(torch.tensor(package.images) - mean) / std)
 
@@ -150,8 +161,9 @@ def starting_set(settings: DistillSettings, real: LabelledImages, transform: Tra
                 chosen = draw.choice(members, min(settings.images_per_mean, len(members)), replace=False)
                 own[number] = films(chosen).mean(0) + settings.start_noise * own[number]
     targets = torch.eye(len(real.class_names)).repeat_interleave(torch.tensor(of_each), 0)
-    folded = fold(images, settings.formation)
-    return SyntheticSet(folded, targets, settings.inner_rate, real.class_names, transform, settings.formation)
+    formation, enlarging = settings.formation, settings.enlarging
+    folded = fold(images, formation, enlarging)
+    return SyntheticSet(folded, targets, settings.inner_rate, real.class_names, transform, formation, enlarging)
 
 
 def _noise_weights(images: int, films: int, draw: np.random.Generator) -> Tensor:

@@ -508,3 +508,9 @@ def test_a_manifest_with_anything_in_place_of_a_statement_is_refused_or_opens(
 def test_a_formation_that_no_image_can_have_is_refused(refuse: Refuse, formation: object) -> None:
     said = json.loads(files()["manifest.json"])["training"] | {"formation": formation}
     refuse(resealed(files(), training=said))
+
+
+@pytest.mark.parametrize("films", [{"enlarging": "cosine"}, {"enlarging": "sharp", "formation": 2}])
+def test_an_enlarging_of_no_films_or_an_unknown_one_is_refused(refuse: Refuse, films: dict[str, object]) -> None:
+    said = json.loads(files()["manifest.json"])["training"] | films
+    refuse(resealed(files(), training=said))

@@ -80,13 +80,14 @@ def test_nothing_that_exists_is_replaced_and_nothing_half_written_stays(tmp_path
 
 
 @pytest.mark.parametrize("formation", [2, 4])
-def test_films_of_a_formation_are_those_that_networks_see(tmp_path, formation):
+@pytest.mark.parametrize("enlarging", ["bilinear", "cosine"])
+def test_films_of_a_formation_are_those_that_networks_see(tmp_path, formation, enlarging):
     images = np.random.default_rng(0).random((2, 1, 8, 8), dtype=np.float32)
     given = contents(images=images)
-    given["training"] = Training(**given["training"].model_dump() | {"formation": formation})
+    given["training"] = Training(**given["training"].model_dump() | {"formation": formation, "enlarging": enlarging})
     package = pack(tmp_path / "several.medistill", **given)
     assert export(package, "medmnist", tmp_path / "out.npz") == 2 * formation**2
-    seen = unfold(torch.from_numpy(images), formation).numpy()[:, 0]
+    seen = unfold(torch.from_numpy(images), formation, enlarging).clamp(0, 1).numpy()[:, 0]
     with np.load(tmp_path / "out.npz") as found:
         assert np.abs(found["train_images"] - 255 * seen).max() <= 0.51
         assert found["train_labels"][:, 0].tolist() == [0] * formation**2 + [1] * formation**2

@@ -61,7 +61,8 @@ def card(said: Manifest, images: int, where: str) -> Iterator[str]:
     yield f"\nNetworks see (x - mean) / std of intensities from 0 to 1: mean {mean}, std {std}.\n"
     if said.training.formation is not None:
         parts = said.training.formation
-        yield f"Every image holds {parts} x {parts} films, which networks see one by one, enlarged.\n"
+        how = "by their cosine spectrum" if said.training.enlarging == "cosine" else "bilinearly"
+        yield f"Every image holds {parts} x {parts} films, which networks see one by one, enlarged {how}.\n"
     yield f"\n## Terms of use\n\n{_use(said.terms)}\n"
 
 

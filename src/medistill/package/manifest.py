@@ -18,7 +18,7 @@ from medistill.errors import PackageError, Tampered, Unsupported
 from medistill.evidence import Labels
 from medistill.files import digest
 from medistill.package.archive import MANIFEST, RESEND, SIGNATURE
-from medistill.recipe import AugmentSettings, Encoding, NetworkSettings, Start
+from medistill.recipe import AugmentSettings, Encoding, Enlarging, NetworkSettings, Start
 
 FORMAT: Final = "medistill-package"
 VERSION: Final = 1
@@ -136,6 +136,7 @@ class Training(Part):
         schedule: how the rate changes over the steps, for instance "constant" or "cosine".
         inner_rate_learned: False where `inner_rate` was merely chosen.
         formation: where every image holds several films, how many in a row, and how many rows; None for one film.
+        enlarging: how such films are brought to the side of the image; None for bilinearly.
     """
 
     network: NetworkSettings
@@ -148,6 +149,7 @@ class Training(Part):
     augment: AugmentSettings
     inner_rate_learned: bool
     formation: int | None = Field(None, ge=2, le=8)
+    enlarging: Enlarging | None = None
 
 
 class Signer(Part):
@@ -264,6 +266,8 @@ class Manifest(Part):
         if form.height % formation or form.width % formation:
             raise ValueError(f"formation {formation} does not divide images of {form.width} x {form.height}")
         values = form.count * form.channels * form.height * form.width * formation**2
+        if self.training.enlarging is not None and formation == 1:
+            raise ValueError("training.enlarging says how the films of a formation are enlarged; there is no formation")
         if formation > 1 and values > MAX_FILM_VALUES:
             raise ValueError(f"the films of a formation of {formation} take more than {MAX_FILM_VALUES:,} values")
         if self.class_prior is not None:
