@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,21 @@ import torch
 from safetensors.torch import load_file
 
 import medistill.distill
+import medistill.evaluate
 import medistill.objectives
 from medistill.buffer import Buffer, write_trajectory
 from medistill.distill import Distilled, distill, finished
 from medistill.errors import MatchingError, RecipeError, StorageError
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Silence
+from medistill.leaning import class_offsets
 from medistill.matching.adjoint import Gradient, trajectory_gradient
+from medistill.metrics import balanced_accuracy
 from medistill.networks import build
 from medistill.recipe import Recipe
+from medistill.synthetic import SyntheticSet
 from medistill.teachers import train_teachers
+from medistill.train import TrainingSet, predict
 from toys import TRANSFORM, PowerCut, Watch, films, recipe, splits
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -182,6 +188,17 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_where_it_began(tmp_p
     assert watch.said == [f"Step 2, {where}, was not finite: skipped, images and rate stay as they were."]
 
 
+def scored(scores: Iterator[float], judged: list[SyntheticSet] | None = None) -> Callable[..., object]:
+    """A selection that trains nothing: every set that it is asked about does as well as the next number says."""
+
+    def selection(toy: Recipe, synthetic: SyntheticSet, *rest: object) -> object:
+        if judged is not None:
+            judged.append(synthetic)
+        return medistill.distill._Candidate(synthetic, next(scores))
+
+    return selection
+
+
 def long(**changes: Any) -> Recipe:
     return recipe({"distill.outer_steps": 30, "distill.validate_every": 100} | changes)
 
@@ -263,7 +280,7 @@ def test_learned_labels_move_against_their_gradient_and_stay_probabilities(tmp_p
 
 def test_learned_labels_of_a_set_are_probabilities_that_changed(buffer, monkeypatch):
     scores = iter([0.1, 0.2, 0.9])
-    monkeypatch.setattr(medistill.distill, "_validate", lambda *arguments: next(scores))
+    monkeypatch.setattr(medistill.distill, "_selection", scored(scores))
     found = distilled(recipe({"distill.learn_labels": True, "distill.label_rate": 0.5}), buffer)
     targets, began = found.synthetic.targets, torch.tensor([[0.95, 0.05]] * 2 + [[0.05, 0.95]] * 2)
     assert targets.min() > 0
@@ -294,7 +311,7 @@ def test_an_averaged_set_follows_its_images_at_the_stated_pace(tmp_path, buffer,
 
 def test_what_is_judged_and_kept_is_the_average(tmp_path, buffer, monkeypatch):
     scores = iter([0.1, 0.2, 0.9])
-    monkeypatch.setattr(medistill.distill, "_validate", lambda *arguments: next(scores))
+    monkeypatch.setattr(medistill.distill, "_selection", scored(scores))
     found = distilled(recipe({"distill.ema": 0.75}), buffer, tmp_path)
     assert torch.equal(found.synthetic.images, load_file(tmp_path / CHECKPOINT)["average"])
 
@@ -307,17 +324,39 @@ def test_the_kept_set_is_the_one_that_did_best_on_validation_and_the_earliest_of
 ):
     judged = []
 
-    def validate(toy, synthetic, *rest: object) -> float:
-        judged.append(synthetic)
-        return scores[len(judged) - 1]
-
-    monkeypatch.setattr(medistill.distill, "_validate", validate)
+    monkeypatch.setattr(medistill.distill, "_selection", scored(iter(scores), judged))
     found = distilled(recipe(), buffer)
     assert found.selected_step == step
     best = judged[[0, 2, 3].index(step)]
     assert torch.equal(found.synthetic.images, best.images)
     assert found.synthetic.inner_rate == best.inner_rate
     assert [outcome.validation for outcome in found.log] == [scores[0], None, *scores[1:]]
+
+
+def test_a_set_is_leveled_on_training_images_and_judged_so(buffer, monkeypatch):
+    trained = []
+
+    def train_and_remember(*arguments: Any) -> Any:
+        found = medistill.evaluate.train_all(*arguments)
+        trained.append([each.params for each in found.values() if each is not None])
+        return found
+
+    monkeypatch.setattr(medistill.distill, "train_all", train_and_remember)
+    leaning = dataclasses.replace(splits(), train=films((12, 40)))
+    toy = recipe({"distill.outer_steps": 0, "distill.validate_networks": 2})
+    found = distilled(toy, buffer, parts=leaning)
+    network = build(toy.network, 1, 8, 2)
+    real = leaning.train
+    (networks,) = trained
+    own = [class_offsets(predict(network, params, real, TRANSFORM), real.labels) for params in networks]
+    assert found.synthetic.offsets == pytest.approx(np.mean(own, 0), abs=0.001)
+    assert any(found.synthetic.offsets)
+    leveled = TrainingSet.of_synthetic(found.synthetic).leveled
+    said = [predict(network, leveled(params), leaning.validation, TRANSFORM).argmax(1) for params in networks]
+    scores = [balanced_accuracy(leaning.validation.labels, guess, 2) for guess in said]
+    assert found.log[0].validation == pytest.approx(np.mean(scores))
+    plain = distilled(recipe({"distill.outer_steps": 0, "distill.class_offsets": False}), buffer)
+    assert plain.synthetic.offsets == ()
 
 
 @pytest.mark.parametrize("similarity", ["unsigned", "signed", "displacement"])

@@ -75,7 +75,9 @@ def test_a_formation_of_one_changes_nothing():
 
 def test_a_start_has_the_films_of_a_larger_one_in_fewer_images():
     def start(**settings: object) -> SyntheticSet:
-        return starting_set(DistillSettings(images_per_mean=8, **settings), films(), TRANSFORM, seed=0)
+        return starting_set(
+            DistillSettings(start="class-mean", images_per_mean=8, **settings), films(), TRANSFORM, seed=0
+        )
 
     folded, plain = start(ipc=2, formation=2), start(ipc=8)
     assert len(folded) == 4

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,17 @@ def test_networks_trained_on_a_package_recognize_the_receivers_images(package: P
     row = train_on([package], toys.films((20, 20), seed=8), "ours", 2, 0, 1, Silence()).row
     assert row.balanced_accuracy.mean > 0.9
     assert (row.split, row.images, row.labels, row.rate, row.accuracy.n) == ("ours", 20, "hard", 0.05, 2)
+
+
+def test_networks_are_moved_by_the_offsets_that_a_package_states(package: Package) -> None:
+    def trained(offsets: tuple[float, ...] | None) -> np.ndarray:
+        training = package.manifest.training.model_copy(update={"class_offsets": offsets})
+        stated = replace(package, manifest=package.manifest.model_copy(update={"training": training}))
+        return train_on([stated], toys.films((20, 20), seed=8), "ours", 1, 0, 1, Silence()).params.numpy()
+
+    moved = trained((0.75, -0.75)) - trained(None)
+    assert moved[-2:] == pytest.approx([0.75, -0.75])
+    assert not moved[:-2].any()
 
 
 def test_classes_are_matched_by_name_and_not_by_index(package: Package) -> None:

@@ -16,7 +16,7 @@ STARTS = ["noise", "class-noise", "class-mean", "real"]
 
 def start(seed: int = 0, real: LabelledImages | None = None, **settings: object) -> SyntheticSet:
     real = real or films((20, 30, 20))
-    distill = DistillSettings.model_validate({"ipc": 3} | settings)
+    distill = DistillSettings.model_validate({"ipc": 3, "start": "class-mean"} | settings)
     return starting_set(distill, real, TRANSFORM, seed)
 
 
@@ -110,10 +110,15 @@ def test_noise_has_the_mean_and_spread_of_normalized_pixels():
 def test_tiny_classes_are_refused_by_name():
     with pytest.raises(RecipeError, match=r"Class class 1 has 7 training image\(s\); .*'class-mean' need at least 8"):
         start(start="class-mean", real=films((20, 7)))
-    with pytest.raises(RecipeError, match=r"Class class 1 has 2 training image\(s\); .*'real' need at least 3"):
+    with pytest.raises(
+        RecipeError, match=r"Class class 1 has 2 training image\(s\); .*'real' need at least 3\. .* lower distill\.ipc"
+    ):
         start(start="real", real=films((20, 2)))
     start(start="class-mean", real=films((20, 8)))
-    with pytest.raises(RecipeError, match=r"Class class 1 has 63 .*'class-noise' need at least 64"):
+    with pytest.raises(
+        RecipeError,
+        match=r"Class class 1 has 63 .*'class-noise' need at least 64\. .* set distill\.start = 'class-mean'",
+    ):
         start(start="class-noise", real=films((64, 63)))
     start(start="real", real=films((20, 3)))
     start(start="noise", real=films((20, 3)))
@@ -204,6 +209,6 @@ def test_learned_labels_begin_with_19_parts_of_20_on_their_class(classes):
 
 
 def test_a_start_may_have_more_images_of_common_classes():
-    settings = DistillSettings(ipc=3, ipc_power=1.0, images_per_mean=8)
+    settings = DistillSettings(ipc=3, ipc_power=1.0, start="class-mean", images_per_mean=8)
     start = starting_set(settings, films((32, 8)), TRANSFORM, seed=0)
     assert start.targets.argmax(1).tolist() == [0, 0, 0, 0, 1, 1]

@@ -12,7 +12,7 @@ from medistill.errors import MatchingError
 from medistill.images import LabelledImages
 from medistill.networks import FlatNetwork, build
 from medistill.package import Transform
-from medistill.recipe import AugmentSettings, NetworkSettings, Recipe
+from medistill.recipe import ARCHITECTURES, AugmentSettings, NetworkSettings, Recipe
 from medistill.train import Optimization, State, TrainingSet, fresh, normalized, predict, train
 from toys import TRANSFORM, films
 
@@ -269,6 +269,25 @@ def test_a_pretrained_network_begins_with_its_features_and_a_classifier_of_its_o
     start = fresh(network, 3, pretrained).params
     assert torch.equal(start[: -network.head_size], pretrained)
     assert torch.equal(start[-network.head_size :], afresh[-network.head_size :])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_offsets_are_added_to_the_logits_of_every_architecture(architecture):
+    settings = NetworkSettings(architecture=architecture, width=8, depth=2)
+    network = build(settings, 1, 32, 3)
+    params, images = network.initial(0), torch.randn(2, 1, 32, 32)
+    data = TrainingSet(images, torch.eye(3)[:2], TRANSFORM, (0.5, -0.25, -0.25))
+    moved = network(data.leveled(params), images) - network(params, images)
+    torch.testing.assert_close(moved, torch.tensor([data.offsets] * 2), atol=1e-4, rtol=0)
+    assert torch.equal(dataclasses.replace(data, offsets=()).leveled(params), params)
+    assert dataclasses.replace(data, offsets=()).fingerprint() != data.fingerprint()
+
+
+def test_offsets_of_joined_sets_count_by_the_number_of_images():
+    data = TrainingSet.of(films((3, 3)), TRANSFORM)
+    leaning = dataclasses.replace(TrainingSet.of(films((1, 1)), TRANSFORM), offsets=(0.8, -0.8))
+    assert TrainingSet.joined([leaning, data]).offsets == pytest.approx((0.2, -0.2))
+    assert TrainingSet.joined([data, data]).offsets == ()
 
 
 def test_joined_sets_keep_each_its_own_normalization_and_targets():

@@ -8,6 +8,7 @@ validation.
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,24 @@ from torch import Tensor
 
 from medistill.buffer import Buffer
 from medistill.errors import MatchingError, StorageError
-from medistill.evaluate import Bench, Training, mean_score, synthetic_arm, train_all
+from medistill.evaluate import Bench, Training, mean_score, of_every_class, synthetic_arm, train_all
 from medistill.files import remove_partials, storage_errors, write_whole
 from medistill.formation import unfold
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress
+from medistill.leaning import class_offsets
 from medistill.matching.adjoint import Gradient
 from medistill.networks import build
 from medistill.objectives import Point, matched
 from medistill.package import Transform
 from medistill.recipe import DistillSettings, Recipe
+from medistill.shapes import Params
 from medistill.synthetic import SyntheticSet, starting_set, trusting_logits
-from medistill.train import TrainingSet
+from medistill.train import TrainingSet, predict
 
 _MOST_SKIPPED_IN_A_ROW = 10
 _CHECKPOINT_EVERY = 10
+_LEVELED_ON = 512  # training images of each class; the offsets are then known to about a tenth
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,12 @@ def distill(
         remove_partials(folder)
     if checkpoint is not None and checkpoint.exists():
         learned.restore(checkpoint)
-    elif settings.learn_labels and settings.label_start == "teachers":
+    elif settings.learns_labels and settings.label_start == "teachers":
         learned.logits.copy_(teachers_logits(recipe, learned.start, buffer))  # in place: the optimizer holds it
     real = TrainingSet.of(splits.train, transform)
     progress.begin("distill", settings.outer_steps, learned.step)
     if not learned.log:
-        score = _validate(recipe, learned.current(), splits.validation, processes)
-        learned.choose(score)
+        score = learned.choose(_selection(recipe, learned.current(), splits, processes))
         learned.log.append(Outcome(0, None, None, None, None, learned.inner_rate, score))
         if checkpoint is not None:
             learned.store(checkpoint)
@@ -117,8 +120,7 @@ def distill(
             _mind_skipped(learned, outcome, progress)
         is_last = learned.step == settings.outer_steps
         if learned.step % settings.validate_every == 0 or is_last:
-            score = _validate(recipe, learned.current(), splits.validation, processes)
-            learned.choose(score)
+            score = learned.choose(_selection(recipe, learned.current(), splits, processes))
             outcome = replace(outcome, validation=score)
         learned.log.append(outcome)
         if checkpoint is not None and (learned.step % _CHECKPOINT_EVERY == 0 or is_last):
@@ -146,7 +148,17 @@ def finished(recipe: Recipe, splits: Splits, transform: Transform, folder: Path)
 class _Learned:
     """Everything that outer steps change, with its way to disk and back."""
 
-    _TENSORS = ("images", "logits", "log_rate", "average", "admitted", "importance", "chosen_images", "chosen_targets")
+    _TENSORS = (
+        "images",
+        "logits",
+        "log_rate",
+        "average",
+        "admitted",
+        "importance",
+        "chosen_images",
+        "chosen_targets",
+        "chosen_offsets",
+    )
     _NUMBERS = ("step", "skipped", "chosen_rate", "chosen_step", "chosen_score")
 
     def __init__(self, settings: DistillSettings, start: SyntheticSet, groups: int) -> None:
@@ -158,6 +170,7 @@ class _Learned:
         self.importance = torch.zeros(groups)
         self.admitted = torch.empty(0)  # until an objective says which parameters it has admitted
         self.chosen_images, self.chosen_targets = start.images.clone(), start.targets.clone()
+        self.chosen_offsets = torch.empty(0, dtype=torch.float64)
         self.chosen_rate, self.chosen_step, self.chosen_score = start.inner_rate, 0, -math.inf
         self.step, self.skipped = 0, 0
         self.log: list[Outcome] = []
@@ -166,7 +179,7 @@ class _Learned:
     @property
     def targets(self) -> Tensor:
         """A probability of every class for each image."""
-        return self.logits.softmax(1) if self.settings.learn_labels else self.start.targets
+        return self.logits.softmax(1) if self.settings.learns_labels else self.start.targets
 
     @property
     def inner_rate(self) -> float:
@@ -175,19 +188,29 @@ class _Learned:
     @property
     def chosen(self) -> SyntheticSet:
         """The set of the best selection so far."""
-        return replace(self.start, images=self.chosen_images, targets=self.chosen_targets, inner_rate=self.chosen_rate)
+        return replace(
+            self.start,
+            images=self.chosen_images,
+            targets=self.chosen_targets,
+            inner_rate=self.chosen_rate,
+            offsets=tuple(self.chosen_offsets.tolist()),
+        )
 
     def current(self) -> SyntheticSet:
         """The set as it stands; with `ema`, its images averaged over the steps."""
         images = self.average if self.settings.ema > 0 else self.images
         return replace(self.start, images=images.clone(), targets=self.targets.clone(), inner_rate=self.inner_rate)
 
-    def choose(self, score: float | None) -> None:
-        """Keep the current set if no earlier selection did as well."""
-        if score is not None and score > self.chosen_score:
-            current = self.current()
-            self.chosen_images, self.chosen_targets = current.images, current.targets
-            self.chosen_rate, self.chosen_step, self.chosen_score = current.inner_rate, self.step, score
+    def choose(self, candidate: "_Candidate | None") -> float | None:
+        """Keep the candidate if no earlier one did as well, and say how well it did."""
+        if candidate is None:
+            return None
+        if candidate.score > self.chosen_score:
+            found = candidate.synthetic
+            self.chosen_images, self.chosen_targets = found.images, found.targets
+            self.chosen_offsets = torch.tensor(found.offsets, dtype=torch.float64)
+            self.chosen_rate, self.chosen_step, self.chosen_score = found.inner_rate, self.step, candidate.score
+        return candidate.score
 
     def move(self, gradient: Gradient, to_importance: Tensor | None) -> None:
         """One step of the optimizer along a finite gradient."""
@@ -196,7 +219,7 @@ class _Learned:
         if self.settings.optimizer == "sgd":
             # Adam bounds the step of the log rate by itself; plain descent once threw rates out of the range of floats.
             self.log_rate.grad = gradient.log_rate.clamp(-1, 1)
-        if self.settings.learn_labels:
+        if self.settings.learns_labels:
             targets = self.targets
             slope = gradient.targets
             self.logits.grad = targets * (slope - (targets * slope).sum(1, keepdim=True))
@@ -320,19 +343,52 @@ def _mind_skipped(learned: _Learned, outcome: Outcome, progress: Progress) -> No
         )
 
 
-def _validate(recipe: Recipe, synthetic: SyntheticSet, validation: LabelledImages, processes: int) -> float | None:
-    """Mean balanced accuracy on validation of fresh networks trained on the set, at the middle rate of the search.
+@dataclass(frozen=True)
+class _Candidate:
+    """A set that may be selected, leveled where the recipe asks for it, and its balanced accuracy on validation."""
+
+    synthetic: SyntheticSet
+    score: float
+
+
+def _selection(recipe: Recipe, synthetic: SyntheticSet, splits: Splits, processes: int) -> _Candidate | None:
+    """Train fresh networks on the set at the middle rate of the search, and ask how well they do on validation.
 
     None where one diverged.
     """
     settings = recipe.distill
     draw = np.random.default_rng(recipe.seed_for("distill/validation-images"))
-    chosen = np.sort(draw.permutation(len(validation))[: settings.validate_images])
-    bench = Bench(recipe, validation.take(chosen), None, processes)
+    chosen = np.sort(draw.permutation(len(splits.validation))[: settings.validate_images])
+    bench = Bench(recipe, splits.validation.take(chosen), None, processes)
     arm = synthetic_arm(recipe, synthetic)
     jobs = [
         Training(arm.name, recipe.evaluate.middle_rate, "selection", replica)
         for replica in range(settings.validate_networks)
     ]
-    trained = train_all(bench, [arm], jobs, None)
-    return mean_score(bench, arm, list(trained.values()))
+    networks = [each for each in train_all(bench, [arm], jobs, None).values() if each is not None]
+    if len(networks) < len(jobs):
+        return None
+    if settings.class_offsets:
+        synthetic = replace(
+            synthetic, offsets=_lean(recipe, [each.params for each in networks], splits.train, synthetic)
+        )
+        leveled = TrainingSet.of_synthetic(synthetic).leveled
+        networks = [each._replace(params=leveled(each.params)) for each in networks]
+    score = mean_score(bench, arm, networks)
+    return None if score is None else _Candidate(synthetic, score)
+
+
+def _lean(
+    recipe: Recipe, trained: Sequence[Params], real: LabelledImages, synthetic: SyntheticSet
+) -> tuple[float, ...]:
+    """The mean over networks of the class offsets that level each on training images, to three digits."""
+    draw = np.random.default_rng(recipe.seed_for("distill/lean"))
+    of_each = np.minimum(real.counts, _LEVELED_ON).tolist()
+    images = real.take(of_every_class(real, of_each, lambda members, n: draw.choice(members, n, False)))
+    channels, size = real.pixels.shape[1:3]
+    network = build(recipe.network, channels, size, len(real.class_names), recipe.machine)
+    found = [
+        class_offsets(predict(network, params.to(recipe.machine.place), images, synthetic.transform), images.labels)
+        for params in trained
+    ]
+    return tuple(np.mean(found, 0).round(3).tolist())

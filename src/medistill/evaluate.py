@@ -366,7 +366,8 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
         return None
     parts = np.array_split(np.arange(len(data)), math.ceil(len(data) / settings.batch_size))
     batches = (data.batch(torch.from_numpy(part))[0] for part in parts)
-    return Trained(network.calibrated(state.params, batches).cpu(), round(time.perf_counter() - started, 3))
+    params = data.leveled(network.calibrated(state.params, batches))
+    return Trained(params.cpu(), round(time.perf_counter() - started, 3))
 
 
 def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float]:

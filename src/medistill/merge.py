@@ -29,7 +29,7 @@ class Pooled:
         targets: a probability of every class for each, float32 [n, classes].
         inner_rate: the geometric mean.
         transform: that of all images together, weighted by their number.
-        training: the first package's, at the geometric mean of the rates.
+        training: the first package's, at the geometric mean of the rates; class offsets count by the number of images.
     """
 
     class_names: tuple[str, ...]
@@ -53,21 +53,28 @@ def pooled(packages: Sequence[Package], classes: Mapping[str, str] | None = None
     _refuse(packages, classes or {})
     renamed = [[(classes or {}).get(old, old) for old in package.class_names] for package in packages]
     names = tuple(dict.fromkeys(new for of_one in renamed for new in of_one))
-    targets = []
+    targets, offsets = [], np.zeros(len(names))
     for package, own in zip(packages, renamed, strict=True):
         matrix = np.zeros((len(own), len(names)), dtype=np.float32)
         for old, new in enumerate(own):
             matrix[old, names.index(new)] = 1
         targets.append(package.targets @ matrix)
+        own_offsets = np.array(package.manifest.training.class_offsets or [0.0] * len(own))
+        offsets += len(package.images) * own_offsets @ matrix
     counts = np.array([len(package.images) for package in packages])
-    first = packages[0].manifest.training
+    training = packages[0].manifest.training.model_copy(
+        update={
+            "rate": _typical([package.manifest.training.rate for package in packages]),
+            "class_offsets": tuple((offsets / counts.sum()).tolist()) if offsets.any() else None,
+        }
+    )
     return Pooled(
         class_names=names,
         images=np.concatenate([package.images for package in packages]),
         targets=np.concatenate(targets),
         inner_rate=_typical([package.inner_rate for package in packages]),
         transform=_pooled([package.manifest.transform for package in packages], counts / counts.sum()),
-        training=first.model_copy(update={"rate": _typical([package.manifest.training.rate for package in packages])}),
+        training=training,
     )
 
 

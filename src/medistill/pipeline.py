@@ -432,6 +432,7 @@ def seal_set(
             inner_rate_learned=True,
             formation=synthetic.formation if synthetic.formation > 1 else None,
             enlarging=synthetic.enlarging if synthetic.formation > 1 else None,
+            class_offsets=synthetic.offsets or None,
         ),
         provenance=Provenance(
             method=METHODS[recipe.distill.objective],

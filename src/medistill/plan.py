@@ -275,7 +275,7 @@ def _stand_in(opened: Run) -> SyntheticSet:
     films = settings.ipc * settings.formation**2
     count = films * len(images.class_names)
     targets = torch.eye(len(images.class_names)).repeat_interleave(films, 0)
-    if opened.recipe.distill.learn_labels:
+    if opened.recipe.distill.learns_labels:
         targets = trusting_logits(targets).softmax(1)
     noise = torch.randn(count, *images.pixels.shape[1:], generator=torch.Generator().manual_seed(0))
     return SyntheticSet(noise, targets, 1.0, images.class_names, opened.transform)

@@ -127,6 +127,7 @@ def _synthetic(together: Pooled) -> SyntheticSet:
         transform=together.transform,
         formation=together.training.formation or 1,
         enlarging=together.training.enlarging or "bilinear",
+        offsets=together.training.class_offsets or (),
     )
 
 

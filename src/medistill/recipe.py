@@ -96,18 +96,18 @@ class TeacherSettings(Section):
     `also` names further architectures: teachers take turns, so the images are made for several networks at once.
     """
 
-    count: int = Field(10, ge=1)
+    count: int = Field(12, ge=1)
     also: tuple[Architecture, ...] = ()
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(6, ge=1)
     sampling: Sampling = "balanced"
-    rate: float = Field(0.01, gt=0)
+    rate: float = Field(0.015, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
-    average: float = Field(0.0, ge=0, lt=1)
+    average: float = Field(0.985, ge=0, lt=1)
     logit_adjustment: float = Field(0.0, ge=0)
     sharpness_radius: float = Field(0.0, ge=0)
     surrogate_gap: float = Field(0.0, ge=0)
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(64, ge=1)
     storage: Literal["differences", "full"] = "differences"
 
     @model_validator(mode="after")
@@ -128,10 +128,14 @@ class DistillSettings(Section):
     every `easy_growth_every` outer steps. `gradient = "tesla"` is the released approximation of the exact one, for
     comparison. `angle_weight` adds the shape of the trajectory to what is matched; `importance_rate` is the step size
     of the weights by which layers count in it, 0 for all alike.
-    `label_start` is where learned labels begin: at their class, or at what the teachers that are right say. A
-    `formation` of f puts f x f films of a smaller side into each of the `ipc` images; `enlarging` says how networks see
-    them at the full side, "cosine" as their lowest frequencies. `ipc_power` gives classes images
-    in proportion to that power of their share: 0 the same number each, 1 as they occur (see `images_of_each`).
+    With `learn_labels`, each image's class probabilities are learned with its pixels; not said, they are where the
+    objective can: not by `dm` and `dsa`, which compare class by class. `label_start` is where learned labels begin: at
+    their class, or at what the teachers that are right say. A `formation` of f puts f x f films of a smaller side into
+    each of the `ipc` images; `enlarging` says how networks see them at the full side, "cosine" as their lowest
+    frequencies. `ipc_power` gives classes images in proportion to that power of their share: 0 the same number each, 1
+    as they occur (see `images_of_each`). With `class_offsets`, the lean of networks that learn from the set is measured
+    on training images and taken off: a number a class, which travels with the set and is added to their logits
+    (`leaning.py`).
     `encoding` is how a package stores a pixel; "measured" takes the smallest that costs no accuracy on validation.
     `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
     teacher.
@@ -147,7 +151,7 @@ class DistillSettings(Section):
     max_start_epoch: int = Field(4, ge=0)
     first_max_start_epoch: int = Field(0, ge=0)
     window_steps: int = Field(0, ge=0)
-    outer_steps: int = Field(300, ge=0)
+    outer_steps: int = Field(400, ge=0)
     objective: Objective = "pruned"
     gradient: Literal["exact", "tesla"] = "exact"
     threshold: float = Field(0.1, ge=0, le=1)
@@ -157,25 +161,31 @@ class DistillSettings(Section):
     easy_growth_every: int = Field(500, ge=1)
     angle_weight: float = Field(0.0, ge=0)
     importance_rate: float = Field(0.0, ge=0)
-    start: Start = "class-mean"
+    start: Start = "class-noise"
     images_per_mean: int = Field(64, ge=8)
     start_noise: float = Field(0.1, ge=0)
     batch_size: int | None = Field(None, ge=1)
     micro_batch: int | None = Field(None, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
-    image_rate: float = Field(0.02, gt=0)
+    image_rate: float = Field(0.1, gt=0)
     image_momentum: float = Field(0.5, ge=0, lt=1)
-    inner_rate: float = Field(0.02, gt=0)
-    log_rate_step: float = Field(0.01, ge=0, le=0.5)
-    learn_labels: bool = False
+    inner_rate: float = Field(0.04, gt=0)
+    log_rate_step: float = Field(0.03, ge=0, le=0.5)
+    learn_labels: bool | None = None
     label_start: Literal["class", "teachers"] = "class"
-    label_rate: float = Field(0.02, gt=0)
-    ema: float = Field(0.0, ge=0, lt=1)
+    label_rate: float = Field(0.2, gt=0)
+    ema: float = Field(0.95, ge=0, lt=1)
+    class_offsets: bool = True
     encoding: Encoding | Literal["measured"] = "float32"
-    validate_every: int = Field(50, ge=1)
-    validate_networks: int = Field(2, ge=1)
+    validate_every: int = Field(100, ge=1)
+    validate_networks: int = Field(4, ge=1)
     validate_images: int = Field(1000, ge=1)
     real_batch: int = Field(128, ge=1)
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether labels move with the images: as `learn_labels` says, else wherever the objective can teach them."""
+        return self.objective not in ("dm", "dsa") if self.learn_labels is None else self.learn_labels
 
     @model_validator(mode="after")
     def _labels_can_be_learned(self) -> Self:
@@ -184,7 +194,7 @@ class DistillSettings(Section):
                 f"objective = {self.objective!r} compares images class by class, so labels stay hard: "
                 "set learn_labels = false, or choose another objective"
             )
-        if self.label_start == "teachers" and not (self.learn_labels and self.objective in ("mtt", "pruned")):
+        if self.label_start == "teachers" and not (self.learns_labels and self.objective in ("mtt", "pruned")):
             raise ValueError(
                 "label_start = 'teachers' needs learn_labels = true and an objective that follows teachers"
             )
@@ -235,7 +245,7 @@ class EvaluateSettings(Section):
     search_networks: int = Field(1, ge=1)
     rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.003, 0.01, 0.03), min_length=1)
     steps: int = Field(300, ge=1)
-    full_epochs: int = Field(10, ge=1)
+    full_epochs: int = Field(5, ge=1)
     batch_size: int = Field(128, ge=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)

@@ -36,6 +36,7 @@ class SyntheticSet:
         transform: from intensities to normalized values.
         formation: how many films lie side by side, and below one another, in a stored image; see `unfolded`.
         enlarging: how such films are brought to the full side.
+        offsets: what networks that learned from the set add to their logits, a number a class; none where it is empty.
     """
 
     images: Tensor
@@ -45,6 +46,7 @@ class SyntheticSet:
     transform: Transform
     formation: int = 1
     enlarging: Enlarging = "bilinear"
+    offsets: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,6 +96,7 @@ class SyntheticSet:
             transform,
             training.formation or 1,
             training.enlarging or "bilinear",
+            training.class_offsets or (),
         )
         mean, std = bare._statistics()
         return replace(bare, images=(torch.tensor(package.images) - mean) / std)
@@ -188,9 +191,12 @@ def refuse_small_classes(settings: DistillSettings, real: LabelledImages) -> Non
         films = images * (settings.formation**2 if settings.start == "real" else 1)
         fewest = max(films, _FEWEST_FOR.get(settings.start, 1))
         if count < fewest:
+            way_out = (
+                "lower distill.ipc" if films == fewest else "set distill.start = 'class-mean' (from 8 on) or 'noise'"
+            )
             raise RecipeError(
                 f"Class {name} has {count} training image(s); {images} synthetic ones with distill.start = "
-                f"{settings.start!r} need at least {fewest}. Add images, merge the class, or lower distill.ipc."
+                f"{settings.start!r} need at least {fewest}. Add images, merge the class, or {way_out}."
             )
 
 

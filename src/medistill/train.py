@@ -8,7 +8,7 @@ parameters, velocity and the epoch's number, and a resumed training repeats an u
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,12 +34,18 @@ SeedFor = Callable[[str], int]
 class TrainingSet:
     """What a network learns from: images, and for each a probability of every class.
 
-    `pixels` are either 8-bit values, normalized batch by batch with `transform`, or floats that are normalized already.
+    Attributes:
+        pixels: either 8-bit values, normalized batch by batch with `transform`, or floats that are normalized already.
+        targets: a probability of every class for each image.
+        transform: from intensities to normalized values.
+        offsets: what a network that learned from the set adds to its logits, a number a class (see `leaning.py`); none
+            where it is empty.
     """
 
     pixels: Tensor
     targets: Tensor
     transform: Transform
+    offsets: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, images: LabelledImages, transform: Transform) -> "TrainingSet":
@@ -52,13 +58,19 @@ class TrainingSet:
     def of_synthetic(cls, synthetic: SyntheticSet) -> "TrainingSet":
         """The films of a synthetic set, which are normalized already."""
         films = synthetic.unfolded()
-        return cls(films.images, films.targets, films.transform)
+        return cls(films.images, films.targets, films.transform, films.offsets)
 
     @classmethod
     def joined(cls, sets: "Sequence[TrainingSet]") -> "TrainingSet":
-        """All of them as one, normalized, each with its own transform; of the same classes and size."""
+        """All of them as one, normalized, each with its own transform; of the same classes and size.
+
+        Their offsets count by the number of their images: what has none pulls them towards 0.
+        """
         pixels = torch.cat([normalized(each.pixels, each.transform) for each in sets])
-        return cls(pixels, torch.cat([each.targets for each in sets]), sets[0].transform)
+        targets = torch.cat([each.targets for each in sets])
+        own = np.array([each.offsets or [0.0] * targets.shape[1] for each in sets])
+        offsets = np.array([len(each) for each in sets]) @ own / len(pixels)
+        return cls(pixels, targets, sets[0].transform, tuple(offsets.tolist()) if offsets.any() else ())
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -74,11 +86,20 @@ class TrainingSet:
         for each in (self.pixels, self.targets):
             hashed.update(f"{each.dtype} {tuple(each.shape)}".encode())
             hashed.update(each.contiguous().numpy().tobytes())
+        hashed.update(repr(self.offsets).encode())
         return hashed.hexdigest()
 
     def on(self, device: Device) -> "TrainingSet":
         """The same set in a device's memory."""
-        return TrainingSet(self.pixels.to(device), self.targets.to(device), self.transform)
+        return replace(self, pixels=self.pixels.to(device), targets=self.targets.to(device))
+
+    def leveled(self, params: Params) -> Params:
+        """The parameters of a network that learned from the set, with its classifier's biases, which are the last ones,
+        moved by the set's offsets."""
+        moved = params.clone()
+        if self.offsets:
+            moved[-len(self.offsets) :] += torch.tensor(self.offsets, device=params.device)
+        return moved
 
     def batch(self, indices: Tensor) -> tuple[Images, Targets]:
         """Normalized images and targets at `indices`."""

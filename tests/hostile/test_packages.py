@@ -510,6 +510,12 @@ def test_a_formation_that_no_image_can_have_is_refused(refuse: Refuse, formation
     refuse(resealed(files(), training=said))
 
 
+@pytest.mark.parametrize("offsets", [[], [1], [1, 2, 3], [1, 101], ["1", "2"], [None, 0], 0.5])
+def test_class_offsets_that_are_not_one_number_a_class_are_refused(refuse: Refuse, offsets: object) -> None:
+    said = json.loads(files()["manifest.json"])["training"] | {"class_offsets": offsets}
+    refuse(resealed(files(), training=said))
+
+
 @pytest.mark.parametrize("films", [{"enlarging": "cosine"}, {"enlarging": "sharp", "formation": 2}])
 def test_an_enlarging_of_no_films_or_an_unknown_one_is_refused(refuse: Refuse, films: dict[str, object]) -> None:
     said = json.loads(files()["manifest.json"])["training"] | films

@@ -49,6 +49,21 @@ def test_the_transform_is_that_of_all_pixels_and_rates_are_in_between(tmp_path, 
     assert merged.inner_rate == pytest.approx(0.02)
 
 
+def test_class_offsets_follow_their_classes_and_count_by_the_number_of_images(tmp_path):
+    training = contents()["training"]
+    first = package(tmp_path, "first", training=training.model_copy(update={"class_offsets": (0.5, -0.5)}))
+    names, images = first.class_names, np.ones((4, 1, 8, 8), dtype=np.float32)
+    labels = np.array([0, 0, 1, 1])
+    second = package(tmp_path, "second", class_names=(names[1], "other"), images=images, labels=labels)
+    merged = merge([first, second], tmp_path / "both.medistill", "both")
+    share = len(first.images) / (len(first.images) + 4)
+    assert merged.manifest.training.class_offsets == pytest.approx((0.5 * share, -0.5 * share, 0))
+    assert (
+        merge([second, package(tmp_path, "third")], tmp_path / "none.medistill", "none").manifest.training.class_offsets
+        is None
+    )
+
+
 def test_only_what_the_terms_of_all_allow_is_allowed(tmp_path):
     ours = package(tmp_path, "ours", terms=Terms(use="any", commercial=True, expires=date(2099, 1, 31)))
     theirs = package(

@@ -50,8 +50,8 @@ def with_budget(recipe: Recipe, ipc: int) -> Recipe:
 
 def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
     """The recipe with another objective; labels are learned where the objective is about them, and stay hard where it
-    cannot."""
-    learns = {"soft-label": True, "dm": False, "dsa": False}.get(objective, recipe.distill.learn_labels)
+    cannot teach them."""
+    learns = None if objective in ("soft-label", "dm", "dsa") else recipe.distill.learn_labels
     changed = recipe.distill.model_dump() | {"objective": objective, "learn_labels": learns}
     return recipe_from(recipe.model_dump() | {"distill": changed})
 

@@ -63,6 +63,8 @@ def card(said: Manifest, images: int, where: str) -> Iterator[str]:
         parts = said.training.formation
         how = "by their cosine spectrum" if said.training.enlarging == "cosine" else "bilinearly"
         yield f"Every image holds {parts} x {parts} films, which networks see one by one, enlarged {how}.\n"
+    if said.training.class_offsets is not None:
+        yield f"Networks trained on them add {list(said.training.class_offsets)} to their logits, in order of label.\n"
     yield f"\n## Terms of use\n\n{_use(said.terms)}\n"
 
 

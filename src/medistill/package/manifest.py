@@ -137,6 +137,7 @@ class Training(Part):
         inner_rate_learned: False where `inner_rate` was merely chosen.
         formation: where every image holds several films, how many in a row, and how many rows; None for one film.
         enlarging: how such films are brought to the side of the image; None for bilinearly.
+        class_offsets: what is added to a trained network's logits, in the order of the classes; None for nothing.
     """
 
     network: NetworkSettings
@@ -150,6 +151,7 @@ class Training(Part):
     inner_rate_learned: bool
     formation: int | None = Field(None, ge=2, le=8)
     enlarging: Enlarging | None = None
+    class_offsets: tuple[Annotated[float, Field(ge=-100, le=100)], ...] | None = None
 
 
 class Signer(Part):
@@ -270,6 +272,11 @@ class Manifest(Part):
             raise ValueError("training.enlarging says how the films of a formation are enlarged; there is no formation")
         if formation > 1 and values > MAX_FILM_VALUES:
             raise ValueError(f"the films of a formation of {formation} take more than {MAX_FILM_VALUES:,} values")
+        if self.training.class_offsets is not None and len(self.training.class_offsets) != len(self.classes):
+            raise ValueError(
+                f"training.class_offsets has {len(self.training.class_offsets)} numbers; expected one a class, and "
+                f"there are {len(self.classes)}"
+            )
         if self.class_prior is not None:
             if set(self.class_prior) != set(self.classes):
                 raise ValueError("class_prior must name exactly the classes")
