@@ -21,7 +21,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from medistill.files import read_json, write_json
 from medistill.images import LabelledImages
 from medistill.jobs import Silence, keep_freed_memory
 from medistill.objectives import FOLLOWS_TEACHERS
-from medistill.recipe import Recipe, read_recipe
+from medistill.recipe import Architecture, Recipe, read_recipe
 
 RESULTS = Path(__file__).with_name("rows.json")
 SETS: dict[str, dict[str, Any]] = {
@@ -59,6 +59,7 @@ _PUBLISHED = {  # Cazenavette et al., CVPR 2022 (arXiv 2203.11932); rates from a
     "distill.start": "real",
     "distill.max_start_epoch": 8,
     "distill.learn_labels": False,
+    "distill.class_offsets": False,
     "distill.ema": 0.0,
     "distill.optimizer": "sgd",
     "distill.image_rate": 1000.0,
@@ -66,9 +67,9 @@ _PUBLISHED = {  # Cazenavette et al., CVPR 2022 (arXiv 2203.11932); rates from a
     "distill.log_rate_step": 0.01,
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "dm": {"distill.objective": "dm", "distill.learn_labels": False},
-    "dsa": {"distill.objective": "dsa", "distill.learn_labels": False},
-    "soft-label": {"distill.objective": "soft-label"},
+    "dm": {"distill.objective": "dm", "distill.class_offsets": False},
+    "dsa": {"distill.objective": "dsa", "distill.class_offsets": False},
+    "soft-label": {"distill.objective": "soft-label", "distill.class_offsets": False},
     "mtt": _PUBLISHED,
     "mtt-pruned": _PUBLISHED | {"distill.objective": "pruned", "distill.threshold": 0.1},
     # HoP-TM: parameters are admitted as they become easy, and the angle of the trajectory is matched too.
@@ -89,6 +90,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "distill.label_rate": 2.0,
     },
     "ours": {},
+    "ours-leaning": {},  # the same images, with nothing added to the logits
     "ours-unpruned": {"distill.objective": "mtt"},
 }
 CHOSEN = ("random", "herding", "k-center")
@@ -98,17 +100,28 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Cell:
-    """One method, on one set, at one number of images a class (0 for all), from one seed."""
+    """One method, on one set, at one number of images a class (0 for all), from one seed; judged on the network that
+    the images were made with, or on one that they were not made for."""
 
     images: str
     ipc: int
     method: str
     seed: int
+    unseen: Architecture | None = None
 
     @property
     def key(self) -> str:
-        """Its name in the results, for instance `cxr4-32/ipc10/ours/0`."""
-        return f"{self.images}/ipc{self.ipc}/{self.method}/{self.seed}"
+        """Its name in the results, for instance `cxr4-32/ipc10/ours/0` or `cxr4-32/ipc20/ours@vit/0`."""
+        return _key(self.images, self.ipc, self.row, self.seed)
+
+    @property
+    def row(self) -> str:
+        """What its row of the table is called."""
+        return self.method if self.unseen is None else f"{self.method}@{self.unseen}"
+
+
+def _key(images: str, ipc: int, row: str, seed: int) -> str:
+    return f"{images}/ipc{ipc}/{row}/{seed}"
 
 
 def cells() -> Iterator[Cell]:
@@ -118,10 +131,22 @@ def cells() -> Iterator[Cell]:
             yield Cell("cxr4-32", 10, method, seed)
         if seed == 0:
             yield from (Cell("cxr4-32", 0, method, seed) for method in FULL)
-            others = ("herding", "k-center", "dm", "dsa", "hop-tm", "datm", "soft-label", "ours-unpruned")
+            others = (
+                "herding",
+                "k-center",
+                "dm",
+                "dsa",
+                "hop-tm",
+                "datm",
+                "soft-label",
+                "ours-leaning",
+                "ours-unpruned",
+            )
             yield from (Cell("cxr4-32", 10, method, seed) for method in others)
     few = ("random", "mtt", "ours")
     yield from (Cell("cxr4-32", ipc, method, 0) for ipc in (20, 1) for method in few)
+    unseen: tuple[Architecture, ...] = ("resnet18", "resnet18bn", "vgg11", "vit")
+    yield from (Cell("cxr4-32", 20, method, 0, network) for network in unseen for method in few)
     for images in ("pneumonia-28", "breast-28"):
         yield from (Cell(images, 0, method, 0) for method in FULL)
         yield from (Cell(images, ipc, method, 0) for ipc in (10, 1) for method in few)
@@ -190,12 +215,20 @@ def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
     if cell.method in FULL:
         arms = full_arms(opened.recipe, opened.splits.train, opened.transform)
         return next(arm for arm in arms if arm.name == cell.method)
+    arm = _small_arm(cell, opened)
+    return arm if cell.unseen is None else replace(arm, architecture=cell.unseen)
+
+
+def _small_arm(cell: Cell, opened: pipeline.Run) -> Arm:
     if cell.method in CHOSEN:
         (contender,) = Contenders(opened, Question(methods=(cell.method,)), Silence()).all
         return contender.arm
     if opened.recipe.distill.objective in FOLLOWS_TEACHERS:
         pipeline.teach(opened, Silence())
-    return synthetic_arm(opened.recipe, pipeline.distill_images(opened, Silence()).synthetic)
+    synthetic = pipeline.distill_images(opened, Silence()).synthetic
+    if cell.method == "ours-leaning":
+        synthetic = replace(synthetic, offsets=())
+    return synthetic_arm(opened.recipe, synthetic)
 
 
 def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
@@ -203,24 +236,21 @@ def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
     lines = []
     for images in dict.fromkeys(cell.images for cell in wanted if cell.key in done):
         test = _test_images(data, images)
-        groups = dict.fromkeys((cell.ipc, cell.method) for cell in wanted if cell.images == images)
+        groups = dict.fromkeys((cell.ipc, cell.row) for cell in wanted if cell.images == images)
         for ipc in dict.fromkeys(ipc for ipc, _ in groups):
-            said = {
-                method: found
-                for method in (method for number, method in groups if number == ipc)
-                if (found := _said(done, images, ipc, method))
-            }
+            said = {row: found for number, row in groups if number == ipc and (found := _said(done, images, ipc, row))}
             if not said:
                 continue
             title = "all images" if ipc == 0 else f"{ipc} a class"
-            lines += [f"\n{images}, {title}, {len(test):,} test images", f"{'majority':16} {_majority(test):5.1f}"]
-            for method, found in said.items():
+            lines += [f"\n{images}, {title}, {len(test):,} test images", f"{'majority':18} {_majority(test):5.1f}"]
+            for row, found in said.items():
                 flat = [guess for networks in found for guess in networks]
-                above = ""
-                if method != "ours" and "ours" in said:
-                    low, high = 100 * difference(said["ours"], found, test)
+                method, network, unseen = row.partition("@")
+                ours, above = said.get(f"ours{network}{unseen}"), ""
+                if method != "ours" and ours is not None:
+                    low, high = 100 * difference(ours, found, test)
                     above = f"   ours above by {low:+.1f} to {high:+.1f}"
-                lines.append(f"{method:16} {_balanced(test, flat)}   seeds {len(found)}{above}")
+                lines.append(f"{row:18} {_balanced(test, flat)}   seeds {len(found)}{above}")
     return "\n".join(lines).strip()
 
 
@@ -253,8 +283,8 @@ def difference(
     return interval
 
 
-def _said(done: dict[str, Any], images: str, ipc: int, method: str) -> list[list[NDArray[np.uint8]]]:
-    keys = [Cell(images, ipc, method, seed).key for seed in range(10)]
+def _said(done: dict[str, Any], images: str, ipc: int, row: str) -> list[list[NDArray[np.uint8]]]:
+    keys = [_key(images, ipc, row, seed) for seed in range(10)]
     return [[_unpacked(text) for text in done[key]["said"]] for key in keys if key in done]
 
 
