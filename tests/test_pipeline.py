@@ -222,5 +222,6 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_runs(
 def test_a_depth_that_is_not_given_is_stated_once_the_images_are_open(tmp_path: Path) -> None:
     source = {"path": str(toys.write_npz(tmp_path / "films.npz"))}
     for given, depth in ({}, 1), ({"depth": 3}, 3):
-        recipe = recipe_from({"source": source, "network": {"width": 4} | given, "distill": {"ipc": 2}})
+        distilled = {"ipc": 2, "start": "noise"}
+        recipe = recipe_from({"source": source, "network": {"width": 4} | given, "distill": distilled})
         assert pipeline.open_run(recipe, tmp_path / "out").recipe.network.depth == depth
