@@ -50,7 +50,7 @@ def export(package: Package, form: Form, path: Path) -> int:
         raise StorageError(f"{path.name} exists and is not replaced. Choose another --out.")
     films, targets = _films(package)
     if form == "medmnist":
-        _write_npz(path, films, targets, package.class_names, _about(package))
+        _write_npz(path, films, targets, package.class_names, _about(package) + _besides(package))
     else:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +91,12 @@ def _about(package: Package) -> str:
     return f"{warning}{made.privacy} From the package with SHA-256 {package.digest}."
 
 
+def _besides(package: Package) -> str:
+    """What a card says too, for forms that have none."""
+    lean = documents.lean(package.manifest.training)
+    return lean and f" {lean}"
+
+
 def _write_npz(
     path: Path, films: NDArray[np.uint8], targets: NDArray[np.float32], names: tuple[str, ...], about: str
 ) -> None:
@@ -113,7 +119,7 @@ def _write_files(
     if form == "png":
         for index, (film, label) in enumerate(zip(films, labels, strict=True)):
             _save(folder / f"{label:03d}-{slug(names[label])}" / f"{index:05d}.png", film)
-        (folder / "README.txt").write_text(_about(package) + "\n", encoding="utf-8")
+        (folder / "README.txt").write_text(_about(package) + _besides(package) + "\n", encoding="utf-8")
         return
     lines = []
     for index, (film, label) in enumerate(zip(films, labels, strict=True)):

@@ -93,6 +93,18 @@ def test_films_of_a_formation_are_those_that_networks_see(tmp_path, formation, e
         assert found["train_labels"][:, 0].tolist() == [0] * formation**2 + [1] * formation**2
 
 
+@pytest.mark.parametrize(("form", "file"), [("medmnist", ""), ("hf", "README.md"), ("png", "README.txt")])
+def test_every_form_says_what_networks_add_to_their_logits(tmp_path, form, file):
+    given = contents()
+    for offsets, said in (((0.25, -0.25), 1), (None, 0)):
+        given["training"] = given["training"].model_copy(update={"class_offsets": offsets})
+        package = pack(tmp_path / f"leaning-{said}.medistill", **given)
+        path = tmp_path / f"out-{said}"
+        export(package, form, path)
+        text = str(np.load(path)["about"]) if form == "medmnist" else (path / file).read_text()
+        assert text.count("add [0.25, -0.25] to their logits, in order of label") == said
+
+
 def test_what_may_show_patients_says_so_in_every_form(tmp_path):
     real = contents()["provenance"].model_copy(update={"start": "real", "leaks_real_images": True})
     for leaks, given in ((True, {"provenance": real}), (False, {})):

@@ -14,7 +14,7 @@ from typing import Any
 
 from medistill.files import digest
 from medistill.package import medmnist, previews, tensors
-from medistill.package.manifest import Manifest, Terms
+from medistill.package.manifest import Manifest, Terms, Training
 
 CARD, LICENSE, AGREEMENT, CROISSANT = "README.md", "LICENSE", "DUA.md", "croissant.json"
 LEAKS = "Warning: these images may show real patients. Treat them like the patients' images themselves."
@@ -64,8 +64,15 @@ def card(said: Manifest, images: int, where: str) -> Iterator[str]:
         how = "by their cosine spectrum" if said.training.enlarging == "cosine" else "bilinearly"
         yield f"Every image holds {parts} x {parts} films, which networks see one by one, enlarged {how}.\n"
     if said.training.class_offsets is not None:
-        yield f"Networks trained on them add {list(said.training.class_offsets)} to their logits, in order of label.\n"
+        yield f"{lean(said.training)}\n"
     yield f"\n## Terms of use\n\n{_use(said.terms)}\n"
+
+
+def lean(training: Training) -> str:
+    """What networks trained on the images need besides them, or nothing."""
+    if training.class_offsets is None:
+        return ""
+    return f"Networks trained on these images add {list(training.class_offsets)} to their logits, in order of label."
 
 
 def in_a_sentence(terms: Terms) -> str:
