@@ -72,6 +72,14 @@ def test_who_signed_is_said_first(tmp_path: Path, signed_by: str | None, trusted
     assert ("box alarm" in text) == (not trusted)
 
 
+def test_what_networks_add_to_their_logits_is_shown_where_it_is_stated(tmp_path: Path) -> None:
+    plain = sealed(tmp_path)
+    assert "Class offsets" not in words_of(render_package(plain, None, trusted=False))
+    training = plain.manifest.training.model_copy(update={"class_offsets": (0.5, -0.5)})
+    leaning = sealed(tmp_path, training=training)
+    assert "Class offsets +0.50, -0.50: added" in words_of(render_package(leaning, None, trusted=False))
+
+
 def test_evidence_encoding_terms_and_warnings_are_shown(tmp_path: Path) -> None:
     leaking = Provenance(method="drawn", start="real", leaks_real_images=True, software={})
     rows = made_up.utility(made_up.row("distilled", 0.7))

@@ -348,7 +348,7 @@ def _say_who(signer: _Signer) -> None:
 
 
 def _print_summary(package: "Package") -> None:
-    from medistill.package.documents import in_a_sentence
+    from medistill.package.documents import in_a_sentence, lean
 
     manifest = package.manifest
     form, made = manifest.images, manifest.provenance
@@ -361,6 +361,7 @@ def _print_summary(package: "Package") -> None:
         f"terms: {in_a_sentence(manifest.terms)}",
         f"network: {manifest.training.network.architecture}, width {manifest.training.network.width}, "
         f"depth {manifest.training.network.depth}; rate {manifest.training.rate:g}, {manifest.training.steps} steps",
+        *filter(None, [lean(manifest.training)]),
         f"SHA-256 {package.digest}",
     ]
     if made.leaks_real_images:
