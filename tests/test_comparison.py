@@ -9,6 +9,7 @@ import medistill.comparison.contenders
 import medistill.metrics
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
 from medistill.comparison.pages import nearest_of_class, write_pages
+from medistill.comparison.question import with_objective
 from medistill.errors import RecipeError
 from medistill.evidence import Comparison
 from medistill.images import LabelledImages, png_bytes
@@ -16,6 +17,7 @@ from medistill.jobs import Silence
 from medistill.networks import pretrained
 from medistill.package import open_package
 from medistill.pipeline import open_run
+from medistill.recipe import recipe_from
 from toys import Watch, recipe, write_npz
 
 QUICK = {"pretrain.steps": 4, "pretrain.batch_size": 8, "evaluate.networks": 1, "evaluate.full_epochs": 1}
@@ -233,3 +235,10 @@ def test_a_forecast_counts_what_a_comparison_will_train(tmp_path):
     few = [stage.name for stage in forecast(run, Question(("random",), (1, 2), seeds=2)).stages]
     assert few == ["networks, 1 a class", "networks, 2 a class"]
     assert not (run.out / "work").exists()
+
+
+def test_a_comparison_gives_class_offsets_to_those_whom_they_help():
+    ours = recipe_from({"distill": {"class_offsets": True}})
+    assert with_objective(ours, "mtt").distill.states_offsets
+    assert not with_objective(ours, "dm").distill.states_offsets
+    assert not with_objective(recipe_from({"distill": {"class_offsets": False}}), "mtt").distill.states_offsets

@@ -357,3 +357,20 @@ def test_classes_get_images_by_a_power_of_their_share(power, counts, expected):
 def test_a_depth_that_is_not_given_suits_the_images(size, depth):
     assert NetworkSettings(width=8).for_images(size).depth == depth
     assert NetworkSettings(depth=2).for_images(size).depth == 2
+
+
+@pytest.mark.parametrize(
+    ("objective", "said", "states"),
+    [
+        ("pruned", None, True),
+        ("mtt", None, True),
+        ("mtt", False, False),
+        ("dm", None, False),
+        ("dm", True, True),
+        ("dsa", None, False),
+        ("soft-label", None, False),
+    ],
+)
+def test_class_offsets_are_stated_where_they_help_or_the_recipe_says_so(objective, said, states):
+    settings = {"objective": objective, "learn_labels": False} | ({} if said is None else {"class_offsets": said})
+    assert recipe_from({"distill": settings}).distill.states_offsets is states

@@ -6,6 +6,7 @@ from benchmarks import rows
 
 import toys
 from medistill.images import LabelledImages
+from medistill.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,3 +88,11 @@ def test_cells_are_filled_once_and_told_in_a_table(
     assert "toy, all images" in told
     assert all(cell.method in told for cell in wanted)
     assert told.count("ours above by") == 2
+
+
+@pytest.mark.parametrize("ipc", [10, 20])
+def test_the_published_recipe_is_the_published_row(ipc: int) -> None:
+    settings = read_recipe(ROOT / f"recipes/published-mtt-cxr4-32-ipc{ipc}.toml").model_dump()
+    for key, value in rows.METHODS["mtt"].items():
+        section, name = key.split(".")
+        assert settings[section][name] == value, key

@@ -120,6 +120,8 @@ def test_tiny_classes_are_refused_by_name():
         match=r"Class class 1 has 63 .*'class-noise' need at least 64\. .* set distill\.start = 'class-mean'",
     ):
         start(start="class-noise", real=films((64, 63)))
+    with pytest.raises(RecipeError, match=r"set distill\.start = 'noise' and lower distill\.ipc\."):
+        start(start="class-noise", ipc=6, real=films((64, 5)))
     start(start="real", real=films((20, 3)))
     start(start="noise", real=films((20, 3)))
 

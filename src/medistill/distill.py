@@ -21,7 +21,7 @@ from torch import Tensor
 
 from medistill.buffer import Buffer
 from medistill.errors import MatchingError, StorageError
-from medistill.evaluate import Bench, Training, mean_score, of_every_class, synthetic_arm, train_all
+from medistill.evaluate import Bench, Training, mean_score, network_for, of_every_class, synthetic_arm, train_all
 from medistill.files import remove_partials, storage_errors, write_whole
 from medistill.formation import unfold
 from medistill.images import LabelledImages, Splits
@@ -38,7 +38,7 @@ from medistill.train import TrainingSet, predict
 
 _MOST_SKIPPED_IN_A_ROW = 10
 _CHECKPOINT_EVERY = 10
-_LEVELED_ON = 512  # training images of each class; the offsets are then known to about a tenth
+_LEVELED_ON = 512  # training images of a class, all of a smaller one; of so many, offsets are known to about a tenth
 
 
 @dataclass(frozen=True)
@@ -368,14 +368,14 @@ def _selection(recipe: Recipe, synthetic: SyntheticSet, splits: Splits, processe
     networks = [each for each in train_all(bench, [arm], jobs, None).values() if each is not None]
     if len(networks) < len(jobs):
         return None
-    if settings.class_offsets:
-        synthetic = replace(
-            synthetic, offsets=_lean(recipe, [each.params for each in networks], splits.train, synthetic)
-        )
+    if settings.states_offsets:
+        lean = _lean(recipe, [each.params for each in networks], splits.train, synthetic)
+        synthetic = replace(synthetic, offsets=lean)
         leveled = TrainingSet.of_synthetic(synthetic).leveled
         networks = [each._replace(params=leveled(each.params)) for each in networks]
     score = mean_score(bench, arm, networks)
-    return None if score is None else _Candidate(synthetic, score)
+    assert score is not None  # none of these networks diverged
+    return _Candidate(synthetic, score)
 
 
 def _lean(
@@ -385,8 +385,7 @@ def _lean(
     draw = np.random.default_rng(recipe.seed_for("distill/lean"))
     of_each = np.minimum(real.counts, _LEVELED_ON).tolist()
     images = real.take(of_every_class(real, of_each, lambda members, n: draw.choice(members, n, False)))
-    channels, size = real.pixels.shape[1:3]
-    network = build(recipe.network, channels, size, len(real.class_names), recipe.machine)
+    network = network_for(recipe, recipe.network.architecture, real)
     found = [
         class_offsets(predict(network, params.to(recipe.machine.place), images, synthetic.transform), images.labels)
         for params in trained

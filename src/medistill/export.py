@@ -78,8 +78,10 @@ def _films(package: Package) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
 def _enlarged(planes: NDArray[np.float32], width: int, height: int, enlarging: Enlarging | None) -> NDArray[np.float32]:
     """The films of a formation as networks see them."""
     if enlarging == "cosine":
-        rows, columns = (enlarging_matrix(*sides) for sides in zip(planes.shape[1:], (height, width), strict=True))
-        return (rows @ planes @ columns.T).astype(np.float32)
+        sides = zip(planes.shape[1:], (height, width), strict=True)
+        rows, columns = (enlarging_matrix(*each).astype(np.float32) for each in sides)
+        enlarged: NDArray[np.float32] = np.einsum("hi,nij,wj->nhw", rows, planes, columns, optimize=True)
+        return enlarged
     bilinear = Image.Resampling.BILINEAR
     return np.stack([np.asarray(Image.fromarray(plane).resize((width, height), bilinear)) for plane in planes])
 

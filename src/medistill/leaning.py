@@ -1,9 +1,9 @@
 """How networks that learned from a small set lean, and what takes it off.
 
-Forty images cannot show a class in all its kinds, so networks trained on them name some classes too seldom: in whatever
-order they learned and from whatever parameters they began, for it lies in the set. On chest films one number a class,
-added to the logits, corrects what all networks of a set have in common (docs/log.md). The holder, who has thousands of
-real images, can measure these numbers; a receiver, who has none, cannot.
+Networks that learned from forty distilled chest films named some classes too seldom, all of them the same ones, in
+whatever order they learned and from whatever parameters they began: it lay in the set. One number a class, added to the
+logits, took off what they had in common (docs/log.md). The holder, who has real images enough, can measure these
+numbers; a receiver, who has few or none, cannot.
 
 Source: the correction of biases alone, as in Alexandari et al., ICML 2020 (arXiv 1901.06852), "bias-corrected
 calibration", there for one network and its own validation images.

@@ -60,12 +60,13 @@ def pooled(packages: Sequence[Package], classes: Mapping[str, str] | None = None
             matrix[old, names.index(new)] = 1
         targets.append(package.targets @ matrix)
         own_offsets = np.array(package.manifest.training.class_offsets or [0.0] * len(own))
-        offsets += len(package.images) * own_offsets @ matrix
+        # Classes of one package that go by one name here have one logit: the mean of what theirs were to gain.
+        offsets += len(package.images) * own_offsets @ (matrix / np.maximum(matrix.sum(0), 1))
     counts = np.array([len(package.images) for package in packages])
     training = packages[0].manifest.training.model_copy(
         update={
             "rate": _typical([package.manifest.training.rate for package in packages]),
-            "class_offsets": tuple((offsets / counts.sum()).tolist()) if offsets.any() else None,
+            "class_offsets": tuple((offsets / counts.sum()).round(3).tolist()) if offsets.any() else None,
         }
     )
     return Pooled(

@@ -33,8 +33,6 @@ from medistill.recipe import DistillSettings, NetworkSettings, Recipe
 from medistill.shapes import Images, Mask, Params, Scalar, Targets
 from medistill.train import TrainingSet
 
-FOLLOWS_TEACHERS = frozenset({"mtt", "pruned"})
-
 
 @dataclass(frozen=True)
 class Matched:
@@ -93,7 +91,7 @@ def matched(recipe: Recipe, point: Point, real: TrainingSet, buffer: Buffer) -> 
         StorageError: the buffer is damaged.
     """
     point = point.on(recipe.machine.place)
-    if recipe.distill.objective in FOLLOWS_TEACHERS:
+    if recipe.distill.follows_teachers:
         return _follow_teacher(recipe, point, buffer)
     without_teachers = {"soft-label": _learn_from_scratch, "dm": _match_features, "dsa": _match_slopes}
     return without_teachers[recipe.distill.objective](recipe, point, real)

@@ -30,7 +30,6 @@ from medistill.files import append_line, read_json, storage_errors, write_json, 
 from medistill.images import LabelledImages, Splits
 from medistill.jobs import Progress, Silence, available_cores
 from medistill.networks import can_compile
-from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.package import NARROW, Package, Provenance, Terms, Training, Transform, check_class_names, pack
 from medistill.recipe import (
     AugmentSettings,
@@ -169,7 +168,7 @@ def run(opened: Run, progress: Progress, final: bool = False, terms: Terms = NAR
     """
     for note in opened.splits.notes:
         progress.say(note)
-    if opened.recipe.distill.objective in FOLLOWS_TEACHERS:
+    if opened.recipe.distill.follows_teachers:
         teach(opened, progress)
     distill_images(opened, progress)
     judge(opened, progress, final)
@@ -196,7 +195,7 @@ def distill_images(opened: Run, progress: Progress) -> Distilled:
         RecipeError: teachers are missing.
     """
     missing = opened.buffer.missing()
-    if missing and opened.recipe.distill.objective in FOLLOWS_TEACHERS:
+    if missing and opened.recipe.distill.follows_teachers:
         raise RecipeError(
             f"Found {opened.buffer.teachers - len(missing)} of {opened.buffer.teachers} teachers for this recipe and "
             "these images. Train them first: medistill teach, or let medistill run do every stage."

@@ -22,7 +22,7 @@ from medistill.jobs import Tick, run_jobs
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, Timm
-from medistill.objectives import FOLLOWS_TEACHERS, Point, matched
+from medistill.objectives import Point, matched
 from medistill.pipeline import Run
 from medistill.recipe import Architecture, Device, Recipe
 from medistill.report.words import size
@@ -71,7 +71,7 @@ class Plan:
 
 def plan(opened: Run) -> Plan:
     """Predict time, memory and disk of every stage by taking a few of its steps; takes seconds."""
-    teachers = (teaching(opened),) if opened.recipe.distill.objective in FOLLOWS_TEACHERS else ()
+    teachers = (teaching(opened),) if opened.recipe.distill.follows_teachers else ()
     return Plan((*teachers, distillation(opened), _evaluation(opened)))
 
 

@@ -29,6 +29,7 @@ Enlarging = Literal["bilinear", "cosine"]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 Objective = Literal["mtt", "pruned", "soft-label", "dm", "dsa"]
+FOLLOW_TEACHERS: frozenset[Objective] = frozenset({"mtt", "pruned"})
 TableRow = Literal["random", "distilled", "full-natural", "full-balanced"]
 
 
@@ -135,7 +136,7 @@ class DistillSettings(Section):
     frequencies. `ipc_power` gives classes images in proportion to that power of their share: 0 the same number each, 1
     as they occur (see `images_of_each`). With `class_offsets`, the lean of networks that learn from the set is measured
     on training images and taken off: a number a class, which travels with the set and is added to their logits
-    (`leaning.py`).
+    (`leaning.py`); not said, it is where the objective follows teachers, whose sets gain by it.
     `encoding` is how a package stores a pixel; "measured" takes the smallest that costs no accuracy on validation.
     `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
     teacher.
@@ -175,12 +176,22 @@ class DistillSettings(Section):
     label_start: Literal["class", "teachers"] = "class"
     label_rate: float = Field(0.2, gt=0)
     ema: float = Field(0.95, ge=0, lt=1)
-    class_offsets: bool = True
+    class_offsets: bool | None = None
     encoding: Encoding | Literal["measured"] = "float32"
     validate_every: int = Field(100, ge=1)
     validate_networks: int = Field(4, ge=1)
     validate_images: int = Field(1000, ge=1)
     real_batch: int = Field(128, ge=1)
+
+    @property
+    def follows_teachers(self) -> bool:
+        """Whether trajectories of teachers are matched, so that there have to be teachers."""
+        return self.objective in FOLLOW_TEACHERS
+
+    @property
+    def states_offsets(self) -> bool:
+        """Whether the set says how its networks lean: as `class_offsets` says, else wherever it was found to help."""
+        return self.follows_teachers if self.class_offsets is None else self.class_offsets
 
     @property
     def learns_labels(self) -> bool:
@@ -194,7 +205,7 @@ class DistillSettings(Section):
                 f"objective = {self.objective!r} compares images class by class, so labels stay hard: "
                 "set learn_labels = false, or choose another objective"
             )
-        if self.label_start == "teachers" and not (self.learns_labels and self.objective in ("mtt", "pruned")):
+        if self.label_start == "teachers" and not (self.learns_labels and self.follows_teachers):
             raise ValueError(
                 "label_start = 'teachers' needs learn_labels = true and an objective that follows teachers"
             )

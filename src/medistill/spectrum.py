@@ -1,7 +1,8 @@
 """Images enlarged and reduced by their cosine spectrum, without torch: makers and receivers read the same matrix.
 
-A film is slow in its brightness nearly everywhere, so most of what it says lies in its lowest frequencies. To store
-only those and to take the others for zero keeps edges that bilinear enlargement would blur.
+A film stored in a formation has fewer pixels than networks see. Its lowest frequencies are then stored, and the others
+taken for zero. Whether that teaches more than bilinear enlargement is a question of the images: docs/log.md has what
+was measured.
 
 Source: Shin et al., NeurIPS 2023 (arXiv 2311.08819), who choose frequencies by the class; here they are the lowest, for
 these alone are an image again, which people can look at and any encoding can hold.
@@ -16,6 +17,7 @@ def enlarging_matrix(small: int, large: int) -> NDArray[np.float64]:
     far as the smaller one reaches. Brightness stays: rows sum to 1. `E image E.T` enlarges an image, and
     `E.T image E` times (small / large) squared reduces one to its lowest frequencies.
     """
+    # An orthonormal transform spreads a brightness over the square root of the pixels: hence the factor.
     matrix: NDArray[np.float64] = np.sqrt(large / small) * _cosines(large)[:small].T @ _cosines(small)
     return matrix
 

@@ -189,14 +189,15 @@ def refuse_small_classes(settings: DistillSettings, real: LabelledImages) -> Non
     of_each = settings.images_of_each(real.counts.tolist())
     for name, count, images in zip(real.class_names, real.counts, of_each, strict=True):
         films = images * (settings.formation**2 if settings.start == "real" else 1)
-        fewest = max(films, _FEWEST_FOR.get(settings.start, 1))
+        floor = _FEWEST_FOR.get(settings.start, 1)
+        fewest = max(films, floor)
         if count < fewest:
-            way_out = (
-                "lower distill.ipc" if films == fewest else "set distill.start = 'class-mean' (from 8 on) or 'noise'"
-            )
+            other = "'class-mean' or 'noise'" if count >= _FEWEST_FOR["class-mean"] else "'noise'"
+            ways_out = [f"set distill.start = {other}"] if count < floor else []
+            ways_out += ["lower distill.ipc"] if count < films else []
             raise RecipeError(
                 f"Class {name} has {count} training image(s); {images} synthetic ones with distill.start = "
-                f"{settings.start!r} need at least {fewest}. Add images, merge the class, or {way_out}."
+                f"{settings.start!r} need at least {fewest}. Add images, merge the class, or {' and '.join(ways_out)}."
             )
 
 

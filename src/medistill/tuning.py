@@ -18,7 +18,6 @@ from medistill import pipeline
 from medistill.errors import MatchingError, RecipeError
 from medistill.files import write_json, write_whole
 from medistill.jobs import Progress
-from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.pipeline import Run
 from medistill.recipe import MachineSettings, Recipe, recipe_from
 
@@ -56,7 +55,7 @@ def tune(opened: Run, trials: int, outer_steps: int, progress: Progress) -> tupl
     if not len(opened.splits.validation):
         raise RecipeError("There are no validation images to choose on. Raise source.validation_fraction.")
     recipe = opened.recipe
-    if recipe.distill.objective in FOLLOWS_TEACHERS:
+    if recipe.distill.follows_teachers:
         pipeline.teach(opened, progress)
     found: list[Trial] = []
     short = {"outer_steps": outer_steps, "validate_every": max(1, outer_steps // 2)}
@@ -92,9 +91,9 @@ def candidates(recipe: Recipe, trials: int) -> list[dict[str, Any]]:
             "image_rate": _rounded(settings.image_rate * image),
             "inner_rate": _rounded(settings.inner_rate * inner),
         }
-        if settings.objective in (*FOLLOWS_TEACHERS, "soft-label"):
+        if settings.follows_teachers or settings.objective == "soft-label":
             one["student_steps"] = int(draw.choice(_STUDENT_STEPS))
-        if settings.objective in FOLLOWS_TEACHERS:
+        if settings.follows_teachers:
             furthest = recipe.last_teacher_epoch
             earliest = max(settings.min_start_epoch, settings.first_max_start_epoch if settings.window_steps else 0)
             least = 2 if settings.angle_weight > 0 else 1

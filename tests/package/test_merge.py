@@ -6,7 +6,7 @@ import pytest
 from samples import contents
 
 from medistill.errors import PackageError
-from medistill.merge import merge, read_mapping
+from medistill.merge import merge, pooled, read_mapping
 from medistill.package import Terms, Training, Transform, open_package, pack, sign_package
 
 
@@ -57,11 +57,20 @@ def test_class_offsets_follow_their_classes_and_count_by_the_number_of_images(tm
     second = package(tmp_path, "second", class_names=(names[1], "other"), images=images, labels=labels)
     merged = merge([first, second], tmp_path / "both.medistill", "both")
     share = len(first.images) / (len(first.images) + 4)
-    assert merged.manifest.training.class_offsets == pytest.approx((0.5 * share, -0.5 * share, 0))
+    assert merged.manifest.training.class_offsets == pytest.approx((0.5 * share, -0.5 * share, 0), abs=0.001)
     assert (
         merge([second, package(tmp_path, "third")], tmp_path / "none.medistill", "none").manifest.training.class_offsets
         is None
     )
+
+
+def test_classes_that_become_one_have_the_mean_of_their_class_offsets(tmp_path):
+    names, images = ("covid", "other pneumonia", "normal"), np.zeros((6, 1, 8, 8), dtype=np.float32)
+    training = contents()["training"].model_copy(update={"class_offsets": (0.9, 0.3, -1.2)})
+    ours = package(tmp_path, "ours", class_names=names, images=images, labels=np.arange(3).repeat(2), training=training)
+    together = pooled([ours], {"covid": "pneumonia", "other pneumonia": "pneumonia"})
+    assert together.class_names == ("pneumonia", "normal")
+    assert together.training.class_offsets == pytest.approx((0.6, -1.2))
 
 
 def test_only_what_the_terms_of_all_allow_is_allowed(tmp_path):

@@ -18,7 +18,6 @@ from medistill.evidence import Pretrained, Protocol
 from medistill.images import png_bytes
 from medistill.jobs import Progress
 from medistill.networks import Timm
-from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.pipeline import Run
 from medistill.recipe import Architecture, Objective
 from medistill.shapes import Params
@@ -173,7 +172,7 @@ class Contenders:
 
     def _distilled(self, objective: Objective) -> list[Contender]:
         variant = self._run.with_recipe(with_objective(self._recipe, objective))
-        if objective in FOLLOWS_TEACHERS:
+        if variant.recipe.distill.follows_teachers:
             pipeline.teach(variant, self._progress)
         self._progress.say(f"Distilling: {objective}.")
         distilled = pipeline.distill_images(variant, self._progress)

@@ -13,11 +13,10 @@ from medistill.comparison.contenders import check_transfer
 from medistill.comparison.question import OBJECTIVES, Question, with_budget, with_objective
 from medistill.jobs import Tick, run_jobs
 from medistill.networks import build
-from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.package import Transform
 from medistill.pipeline import Run
 from medistill.plan import Plan, Stage, distillation, held_together, teaching, training_step
-from medistill.recipe import Architecture, Recipe
+from medistill.recipe import FOLLOW_TEACHERS, Architecture, Recipe
 from medistill.usage import measured
 
 _STEPS_TIMED = 3
@@ -32,7 +31,7 @@ def forecast(opened: Run, question: Question) -> Plan:
     ipcs = question.ipcs or (opened.recipe.distill.ipc,)
     asked = [name for name in OBJECTIVES if name in question.methods]
     stages = []
-    if FOLLOWS_TEACHERS & set(asked):
+    if FOLLOW_TEACHERS & set(asked):
         stages.append(teaching(opened).times(question.seeds))
     for name in asked:
         for ipc in ipcs:

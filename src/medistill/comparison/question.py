@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from medistill.baselines.encoders import PRETEXTS
 from medistill.baselines.selection import RULES
 from medistill.errors import RecipeError
-from medistill.recipe import Objective, Recipe, recipe_from
+from medistill.recipe import FOLLOW_TEACHERS, Objective, Recipe, recipe_from
 
 OBJECTIVES: tuple[Objective, ...] = ("soft-label", "dm", "dsa", "mtt", "pruned")
 METHODS = ("scratch", *PRETEXTS, "transfer", "random", *RULES, *OBJECTIVES, "full")
@@ -50,9 +50,14 @@ def with_budget(recipe: Recipe, ipc: int) -> Recipe:
 
 def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
     """The recipe with another objective; labels are learned where the objective is about them, and stay hard where it
-    cannot teach them."""
+    cannot teach them; class offsets are stated where they help the objective and the recipe does not forbid them."""
     learns = None if objective in ("soft-label", "dm", "dsa") else recipe.distill.learn_labels
-    changed = recipe.distill.model_dump() | {"objective": objective, "learn_labels": learns}
+    states = recipe.distill.class_offsets if objective in FOLLOW_TEACHERS else None
+    changed = recipe.distill.model_dump() | {
+        "objective": objective,
+        "learn_labels": learns,
+        "class_offsets": states,
+    }
     return recipe_from(recipe.model_dump() | {"distill": changed})
 
 

@@ -2,7 +2,6 @@
 
 import math
 
-from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.pipeline import Run
 from medistill.plan import Plan, Stage, distillation, held_together, teaching, training_step
 from medistill.study.inquiry import Inquiry
@@ -20,7 +19,7 @@ def forecast(opened: Run, inquiry: Inquiry) -> Plan:
     makings = inquiry.seeds * sum(scenario != "shifted" for scenario in inquiry.scenarios)
     repetitions = inquiry.seeds * len(inquiry.scenarios) * settings.networks
     stages = []
-    if recipe.distill.objective in FOLLOWS_TEACHERS:
+    if recipe.distill.follows_teachers:
         stages.append(teaching(opened).times(makings))
     stages.append(distillation(opened).times(_MAKERS * makings))
     classes, ipc = len(train.class_names), recipe.distill.ipc

@@ -9,7 +9,6 @@ from medistill.errors import SourceError
 from medistill.evidence import Scenario
 from medistill.images import Splits, cut
 from medistill.jobs import Progress
-from medistill.objectives import FOLLOWS_TEACHERS
 from medistill.package import Package
 from medistill.pipeline import Run
 from medistill.recipe import Recipe, recipe_from
@@ -105,7 +104,7 @@ def images_elsewhere(opened: Run, inquiry: Inquiry) -> Run:
 
 def _package(maker: Run, path: Path, progress: Progress) -> tuple[Package, Path]:
     recipe, file = maker.recipe, path.with_name(f"{path.name}.medistill")
-    if recipe.distill.objective in FOLLOWS_TEACHERS:
+    if recipe.distill.follows_teachers:
         pipeline.teach(maker, progress)
     distilled = pipeline.distill_images(maker, progress)
     encoding = pipeline.encoding_of(maker, distilled, progress)
