@@ -15,11 +15,9 @@ then seeds, then networks; the interval is of the difference in balanced accurac
 """
 
 import argparse
-import base64
 import functools
 import json
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +31,7 @@ from medistill import metrics, pipeline
 from medistill.comparison import Question
 from medistill.comparison.contenders import Contenders
 from medistill.evaluate import Arm, commonest, full_arms, judge_arms, synthetic_arm
-from medistill.files import read_json, write_json
+from medistill.files import array_from_text, array_to_text, read_json, write_json
 from medistill.images import LabelledImages
 from medistill.jobs import Silence, keep_freed_memory
 from medistill.recipe import Architecture, Recipe, read_recipe
@@ -181,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         changes = dict(change.split("=", 1) for change in options.set)
         said, recipe = _filled(cell, options.data, options.work / cell.images, changes)
         done[cell.key] = {
-            "said": [_packed(guess) for guess in said],
+            "said": [array_to_text(guess) for guess in said],
             "recipe": recipe.digest(),
             "precision": recipe.machine.precision,
             "torch": torch.__version__,
@@ -207,7 +205,7 @@ def _filled(cell: Cell, data: Path, work: Path, changes: dict[str, str]) -> tupl
     opened = pipeline.open_run(_recipe(cell, data, changes), work)
     test, _ = pipeline.images_to_judge(opened, final=True)
     (judged,) = judge_arms(pipeline.bench_of(opened), [_arm(cell, opened)], test, Silence())
-    return [said.argmax(1).astype(np.uint8) for said in judged.predictions], opened.recipe
+    return [answers.guess.astype(np.uint8) for answers in judged.answers], opened.recipe
 
 
 def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
@@ -220,7 +218,7 @@ def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
 
 def _small_arm(cell: Cell, opened: pipeline.Run) -> Arm:
     if cell.method in CHOSEN:
-        (contender,) = Contenders(opened, Question(methods=(cell.method,)), Silence()).all
+        (contender,) = Contenders(opened, Question(methods=(cell.method,)), Silence()).of[cell.method]
         return contender.arm
     if opened.recipe.distill.follows_teachers:
         pipeline.teach(opened, Silence())
@@ -284,7 +282,7 @@ def difference(
 
 def _said(done: dict[str, Any], images: str, ipc: int, row: str) -> list[list[NDArray[np.uint8]]]:
     keys = [_key(images, ipc, row, seed) for seed in range(10)]
-    return [[_unpacked(text) for text in done[key]["said"]] for key in keys if key in done]
+    return [[array_from_text(text, "u1") for text in done[key]["said"]] for key in keys if key in done]
 
 
 def _balanced(test: LabelledImages, said: Sequence[NDArray[np.uint8]]) -> str:
@@ -295,7 +293,7 @@ def _balanced(test: LabelledImages, said: Sequence[NDArray[np.uint8]]) -> str:
 
 
 def _majority(test: LabelledImages) -> float:
-    answer = commonest(test, test).argmax(1)
+    answer = commonest(test, test).guess
     return 100 * metrics.balanced_accuracy(test.labels, answer, len(test.class_names))
 
 
@@ -303,14 +301,6 @@ def _majority(test: LabelledImages) -> float:
 def _test_images(data: Path, images: str) -> LabelledImages:
     recipe = _recipe(Cell(images, 1, "ours", 0), data, {})
     return pipeline.open_run(recipe, Path("unused")).splits.test
-
-
-def _packed(guess: NDArray[np.uint8]) -> str:
-    return base64.b85encode(zlib.compress(guess.tobytes(), 9)).decode()
-
-
-def _unpacked(text: str) -> NDArray[np.uint8]:
-    return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype=np.uint8)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from safetensors.torch import save_file
 import medistill.comparison.contenders
 import medistill.metrics
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
+from medistill.comparison.cells import cell_path, recall
 from medistill.comparison.pages import nearest_of_class, write_pages
 from medistill.comparison.question import with_objective
-from medistill.errors import RecipeError
+from medistill.errors import RecipeError, StorageError
 from medistill.evidence import Comparison
 from medistill.images import LabelledImages, png_bytes
 from medistill.jobs import Silence
@@ -94,6 +96,45 @@ def test_a_comparison_asked_again_trains_nothing(whole):
     watch = Watch()
     assert compare(opened(folder), Question(seeds=2), watch) == comparison
     assert watch.advanced == 0
+
+
+def test_cells_brought_from_elsewhere_give_the_same_table_and_train_nothing(whole, tmp_path):
+    folder, comparison = whole
+    (tmp_path / "films.npz").write_bytes((folder / "films.npz").read_bytes())
+    shutil.copytree(folder / "out/cells", tmp_path / "out/cells")
+    watch = Watch()
+    elsewhere = compare(opened(tmp_path, {"machine.threads": 1}), Question(seeds=2), watch)
+    assert elsewhere.rows == comparison.rows
+    assert elsewhere.pretrained == comparison.pretrained
+    assert len(elsewhere.machines) == 1
+    assert watch.advanced == 0
+    assert not list((tmp_path / "out").glob("work/networks/*"))
+
+
+def test_a_cell_of_another_recipe_or_split_is_not_taken(whole):
+    folder, _ = whole
+    run, question = opened(folder), Question(natural="a/films.npz")
+    others = (
+        cell_path(opened(folder, {"evaluate.steps": 7}), question, "transfer", "validation"),
+        cell_path(run, question, "transfer", "test"),
+        cell_path(run, Question(natural="a/other.npz"), "transfer", "validation"),
+        cell_path(run, question, "random", "validation"),
+    )
+    own = cell_path(run, question, "transfer", "validation")
+    assert own == cell_path(run, Question(natural="b/films.npz"), "transfer", "validation")
+    assert own not in others
+
+
+def test_a_damaged_cell_is_named(whole, tmp_path):
+    folder, _ = whole
+    path = next((folder / "out/cells").glob("random-*"))
+    plain = json.loads(path.read_text())
+    for damage in ({"findings": [{}]}, {"pretrained": [{}]}, {"findings": None}):
+        damaged = tmp_path / path.name
+        damaged.write_text(json.dumps(plain | damage))
+        with pytest.raises(StorageError, match=r"cells/random-.* is damaged\. Delete it"):
+            recall(damaged)
+    assert recall(tmp_path / "none.json") is None
 
 
 def test_one_method_more_leaves_the_others_figures(whole, tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from medistill import metrics
 from medistill.errors import MatchingError
 from medistill.evaluate import majority
 from medistill.images import LabelledImages
+from medistill.metrics import Answers
 from toys import films
 
 
@@ -22,7 +24,8 @@ def certain(guess: list[int], classes: int = 3) -> np.ndarray:
 
 
 def row(predictions: list[np.ndarray], images: LabelledImages):
-    return metrics.row("name", "convnet", "test", 10, "hard", 0.1, predictions, images, seed=0)
+    said = [Answers.of(each, images) for each in predictions]
+    return metrics.row("name", "convnet", "test", 10, "hard", 0.1, said, images, seed=0)
 
 
 def test_the_figures_of_a_small_table_are_those_counted_by_hand():
@@ -48,12 +51,14 @@ def test_figures_of_several_networks_are_a_mean_with_its_spread():
 def test_calibration_error_of_a_hand_computed_case():
     """Confidences 0.9, 0.9 (one right) fall in one bin, 0.6 (right) in another: (|1 - 1.8| + |1 - 0.6|) / 3."""
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]], np.float32)
-    assert metrics.calibration_error(np.array([0, 1, 1]), probabilities) == pytest.approx((0.8 + 0.4) / 3, abs=1e-6)
+    found = Answers.of(probabilities, judged([0, 1, 1], 2)).calibration_error
+    assert found == pytest.approx((0.8 + 0.4) / 3, abs=1e-6)
 
 
 def test_certainty_is_calibrated_when_right_and_not_when_wrong():
-    assert metrics.calibration_error(np.array([0, 1]), certain([0, 1], 2)) == 0
-    assert metrics.calibration_error(np.array([0, 1]), certain([1, 0], 2)) == 1
+    images = judged([0, 1], 2)
+    assert Answers.of(certain([0, 1], 2), images).calibration_error == 0
+    assert Answers.of(certain([1, 0], 2), images).calibration_error == 1
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
@@ -83,7 +88,7 @@ def test_a_class_absent_from_the_judged_images_gives_no_figure_and_no_nan():
 
 
 def test_images_of_a_single_class_cannot_be_judged():
-    with pytest.raises(MatchingError, match=r"2 test images of one class, c; .*at least two"):
+    with pytest.raises(MatchingError, match=r"2 images to judge on, of one class, c; .*at least two"):
         row([certain([2, 2])], judged([2, 2]))
 
 
@@ -148,3 +153,20 @@ def test_the_order_of_the_judged_classes_is_that_of_their_names():
     found = row([certain([0, 0, 0, 0], 2)], images)
     assert (found.sensitivity["sick"].mean, found.sensitivity["well"].mean) == (1, 0)
     assert (found.specificity["sick"].mean, found.specificity["well"].mean) == (0, 1)
+
+
+def test_answers_that_were_kept_give_the_same_row_and_detail():
+    draw, images = np.random.default_rng(0), judged((np.arange(60) % 3).tolist())
+    probabilities = draw.dirichlet(np.ones(3), (2, 60)).astype(np.float32)
+    said = [Answers.of(each, images) for each in probabilities]
+    kept = [Answers.from_plain(json.loads(json.dumps(each.to_plain()))) for each in said]
+    figures = [metrics.row("name", "convnet", "test", 10, "hard", 0.1, each, images, 0) for each in (said, kept)]
+    assert figures[0] == figures[1]
+    assert metrics.detail(said, images) == metrics.detail(kept, images)
+
+
+@pytest.mark.parametrize("guess", ["", "no array at all", "c-"])
+def test_damaged_answers_are_refused(guess):
+    plain = Answers.of(certain([0, 1], 2), judged([0, 1], 2)).to_plain()
+    with pytest.raises(ValueError, match=r"array|base85|bytes|decompress"):
+        Answers.from_plain(plain | {"guess": guess})

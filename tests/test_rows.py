@@ -42,11 +42,6 @@ def test_the_better_method_is_above_and_a_method_is_not_above_itself() -> None:
     assert low <= 0 <= high
 
 
-def test_what_networks_said_survives_being_kept() -> None:
-    guess = np.random.default_rng(0).integers(0, 4, 3080).astype(np.uint8)
-    assert np.array_equal(rows._unpacked(rows._packed(guess)), guess)
-
-
 def test_every_cell_has_one_key_and_a_recipe_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     wanted = list(rows.cells())

@@ -19,7 +19,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.nn import functional
@@ -193,7 +192,7 @@ class Judged:
     arm: Arm
     rate: float
     networks: tuple["Trained", ...]
-    predictions: tuple[NDArray[np.float32], ...]
+    answers: tuple[metrics.Answers, ...]
 
     @property
     def labels(self) -> Labels:
@@ -211,7 +210,7 @@ def judge_arms(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, progre
         progress: told of every image seen.
 
     Raises:
-        MatchingError: an arm diverged at every rate.
+        MatchingError: an arm diverged at every rate, or all judged images are of one class.
         RecipeError: a class has fewer images than a random subset needs.
     """
     rates = _search(bench, arms, progress)
@@ -228,8 +227,8 @@ def judge_arms(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, progre
             raise MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
         network = network_for(bench.recipe, arm.architecture, judged)
         place = bench.recipe.machine.place
-        said = tuple(predict(network, each.params.to(place), judged, arm.data.transform) for each in networks)
-        found.append(Judged(arm, rate, networks, said))
+        said = [predict(network, each.params.to(place), judged, arm.data.transform) for each in networks]
+        found.append(Judged(arm, rate, networks, tuple(metrics.Answers.of(each, judged) for each in said)))
     return found
 
 
@@ -270,7 +269,7 @@ def row_of(bench: Bench, said: Judged, judged: LabelledImages, split: str) -> Ro
         len(said.arm.data),
         said.labels,
         said.rate,
-        said.predictions,
+        said.answers,
         judged,
         bench.recipe.seed_for("evaluate/interval"),
     )
@@ -282,11 +281,11 @@ def majority(training: LabelledImages, judged: LabelledImages, split: str) -> Ro
     return metrics.row("majority", "none", split, len(training), "hard", None, [answer], judged, seed=0)
 
 
-def commonest(training: LabelledImages, judged: LabelledImages) -> NDArray[np.float32]:
+def commonest(training: LabelledImages, judged: LabelledImages) -> metrics.Answers:
     """What somebody says of the judged images who only knows the commonest class of the training images."""
     answer = np.zeros((len(judged), len(judged.class_names)), dtype=np.float32)
     answer[:, training.counts.argmax()] = 1
-    return answer
+    return metrics.Answers.of(answer, judged)
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ class Pretrained(Record):
 class Comparison(Record):
     """Methods side by side on the same images, networks and rates; `seeds` repetitions of everything.
 
-    `original_bytes` is what the real images take that nobody needs to send.
+    `original_bytes` is what the real images take that nobody needs to send, `machines` what computed the rows.
     """
 
     title: str
@@ -153,6 +153,7 @@ class Comparison(Record):
     data_fingerprint: str
     recipe_digest: str
     software: dict[str, str]
+    machines: tuple[str, ...]
     notes: tuple[str, ...]
     original_bytes: dict[str, int]
     rows: tuple[Compared, ...]

@@ -4,8 +4,9 @@ Accuracy flatters whoever guesses the commonest class, so balanced accuracy (the
 always stands beside it. All figures lie between 0 and 1.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from sklearn import metrics as sk
 
 from medistill.errors import MatchingError
 from medistill.evidence import Detail, Figure, Interval, Labels, Row
+from medistill.files import array_from_text, array_to_text
 from medistill.images import LabelledImages
 
 Probabilities = NDArray[np.float32]
@@ -25,6 +27,76 @@ _CALIBRATION_BINS = 15
 _FALSE_POSITIVES = np.linspace(0, 1, 101)
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one network said of the judged images, as far as figures ask: small enough to be kept.
+
+    Attributes:
+        guess: a class for every image, [n].
+        auc: see `auc`.
+        roc: the true positive rate at 0, 1, ... 100 % false positives, averaged over the classes that occur, [101].
+        bins: of each of 15 bins of confidence the sum of it, how often the network was right, and images, [15, 3].
+    """
+
+    guess: Guess
+    auc: float
+    roc: NDArray[np.float64]
+    bins: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, probabilities: Probabilities, images: LabelledImages) -> Self:
+        """What is kept of `probabilities`, [n, classes].
+
+        Raises:
+            MatchingError: all judged images are of one class.
+        """
+        truth, guess = images.labels, probabilities.argmax(1)
+        if len(present := np.unique(truth)) < 2:
+            only = ", ".join(images.class_names[index] for index in present) or "none"
+            raise MatchingError(
+                f"Found {len(images)} images to judge on, of one class, {only}; figures need at least two. Add images "
+                "of another class."
+            )
+        confidence = probabilities.max(1).astype(np.float64)
+        bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
+        sums = [
+            np.bincount(bins, weights, minlength=_CALIBRATION_BINS)
+            for weights in (confidence, guess == truth, np.ones(len(truth)))
+        ]
+        return cls(guess, auc(truth, probabilities), _roc(truth, probabilities), np.stack(sums, axis=1))
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error: how far confidence and accuracy lie apart, over 15 bins of confidence.
+
+        Source: Guo et al., ICML 2017 (arXiv 1706.04599), equation 3.
+        """
+        return float(np.abs(self.bins[:, 0] - self.bins[:, 1]).sum() / len(self.guess))
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same in JSON's terms, about two kilobytes for three thousand images; `from_plain` gives it back whole."""
+        return {
+            "guess": array_to_text(self.guess.astype("<u2")),
+            "auc": self.auc,
+            "roc": array_to_text(self.roc.astype("<f8")),
+            "bins": array_to_text(self.bins.astype("<f8")),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """What `to_plain` made.
+
+        Raises:
+            ValueError, KeyError: it is damaged.
+        """
+        return cls(
+            array_from_text(plain["guess"], "<u2").astype(np.int64),
+            float(plain["auc"]),
+            array_from_text(plain["roc"], "<f8"),
+            array_from_text(plain["bins"], "<f8").reshape(_CALIBRATION_BINS, 3),
+        )
+
+
 def row(
     name: str,
     architecture: str,
@@ -32,7 +104,7 @@ def row(
     trained_on: int,
     labels: Labels,
     rate: float | None,
-    predictions: Sequence[Probabilities],
+    said: Sequence[Answers],
     images: LabelledImages,
     seed: int,
 ) -> Row:
@@ -45,21 +117,12 @@ def row(
         trained_on: number of training images.
         labels: whether those carried hard or soft labels.
         rate: the learning rate the search chose.
-        predictions: one array [n, classes] of probabilities a network.
+        said: the answers of each network.
         images: the judged images, whose labels are the truth.
         seed: for the bootstrap.
-
-    Raises:
-        MatchingError: all judged images are of one class.
     """
     truth, classes = images.labels, len(images.class_names)
-    if len(present := np.unique(truth)) < 2:
-        only = ", ".join(images.class_names[index] for index in present) or "none"
-        raise MatchingError(
-            f"Found {len(images)} {split} images of one class, {only}; figures need at least two. Add images of "
-            "another class."
-        )
-    guesses = [prediction.argmax(1) for prediction in predictions]
+    guesses = [each.guess for each in said]
     sensitivity = np.array([_recall(truth, guess, classes) for guess in guesses])
     specificity = np.array([_specificity(truth, guess, classes) for guess in guesses])
     return Row(
@@ -71,9 +134,9 @@ def row(
         rate=rate,
         accuracy=Figure.of([(guess == truth).mean() for guess in guesses]),
         balanced_accuracy=Figure.of(np.nanmean(sensitivity, axis=1)),
-        auc=Figure.of([auc(truth, prediction) for prediction in predictions]),
+        auc=Figure.of([each.auc for each in said]),
         macro_f1=Figure.of([sk.f1_score(truth, guess, average="macro", zero_division=0.0) for guess in guesses]),
-        calibration_error=Figure.of([calibration_error(truth, prediction) for prediction in predictions]),
+        calibration_error=Figure.of([each.calibration_error for each in said]),
         balanced_accuracy_interval=interval(resampled_balanced_accuracy(guesses, images, seed)),
         sensitivity=_per_class(images.class_names, sensitivity),
         specificity=_per_class(images.class_names, specificity),
@@ -81,22 +144,25 @@ def row(
     )
 
 
-def detail(predictions: Sequence[Probabilities], images: LabelledImages) -> Detail:
+def detail(said: Sequence[Answers], images: LabelledImages) -> Detail:
     """What stands behind a row's figures, averaged over its networks.
 
     Args:
-        predictions: one array [n, classes] of probabilities a network.
+        said: the answers of each network.
         images: the judged images, whose labels are the truth.
     """
     truth, classes = images.labels, len(images.class_names)
     occurs = np.maximum(np.bincount(truth, minlength=classes), 1)[:, None]
-    confusions = [np.bincount(classes * truth + said.argmax(1), minlength=classes**2) for said in predictions]
+    confusions = [np.bincount(classes * truth + each.guess, minlength=classes**2) for each in said]
     confusion = np.mean([counts.reshape(classes, classes) / occurs for counts in confusions], axis=0)
-    roc = np.mean([_roc(truth, said) for said in predictions], axis=0)
+    roc = np.mean([each.roc for each in said], axis=0)
+    bins = np.sum([each.bins for each in said], axis=0)
+    filled, count = bins[bins[:, 2] > 0], bins[:, 2].sum()
+    calibration = np.stack([filled[:, 0] / filled[:, 2], filled[:, 1] / filled[:, 2], filled[:, 2] / count], axis=1)
     return Detail(
         confusion=tuple(tuple(line) for line in confusion.round(6).tolist()),
         roc=tuple(roc.round(6).tolist()),
-        calibration=_calibration(truth, np.concatenate([said[None] for said in predictions])),
+        calibration=tuple((confident, right, share) for confident, right, share in calibration.round(6).tolist()),
     )
 
 
@@ -147,16 +213,6 @@ def auc(truth: NDArray[np.int64], probabilities: Probabilities) -> float:
     return float(np.mean([sk.roc_auc_score(truth == index, probabilities[:, index]) for index in present]))
 
 
-def calibration_error(truth: NDArray[np.int64], probabilities: Probabilities) -> float:
-    """Expected calibration error: how far confidence and accuracy lie apart, over 15 bins of confidence.
-
-    Source: Guo et al., ICML 2017 (arXiv 1706.04599), equation 3.
-    """
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == truth
-    gaps = np.bincount(_bin_of(confidence), correct - confidence.astype(np.float64), minlength=_CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(truth))
-
-
 def _harmonic_mean(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     """2ab / (a + b), and 0 where both are 0; NaN stays NaN."""
     total = one + other
@@ -172,27 +228,6 @@ def _roc(truth: NDArray[np.int64], probabilities: Probabilities) -> NDArray[np.f
         curves.append(np.interp(_FALSE_POSITIVES, false, true))
     averaged: NDArray[np.float64] = np.mean(curves, axis=0)
     return averaged
-
-
-def _calibration(
-    truth: NDArray[np.int64], probabilities: NDArray[np.float32]
-) -> tuple[tuple[float, float, float], ...]:
-    """Confidence, accuracy and share of each filled bin, over all networks; `probabilities` is [networks, n, k]."""
-    confidence = probabilities.max(2).astype(np.float64).ravel()
-    correct = (probabilities.argmax(2) == truth).ravel()
-    bins = _bin_of(confidence)
-    counts = np.bincount(bins, minlength=_CALIBRATION_BINS)
-    sums = (np.bincount(bins, values, minlength=_CALIBRATION_BINS) for values in (confidence, correct))
-    lines = zip(*sums, counts, strict=True)
-    return tuple(
-        (round(confident / count, 6), round(right / count, 6), round(count / len(bins), 6))
-        for confident, right, count in lines
-        if count
-    )
-
-
-def _bin_of(confidence: NDArray[Any]) -> NDArray[np.int64]:
-    return np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
 
 
 def _recall(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> NDArray[np.float64]:

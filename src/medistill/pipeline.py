@@ -462,6 +462,13 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version(), "medistill": __version__} | others
 
 
+def machine(opened: Run) -> str:
+    """What computes a run, as far as it decides the last digits: torch, processor and precision."""
+    settings = opened.recipe.machine
+    processor = torch.cuda.get_device_name() if settings.place == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return f"torch {torch.__version__}, {processor}, {settings.precision}"
+
+
 def _test_reads(opened: Run) -> Path:
     return opened.out / "work" / f"test-reads-{opened.test_identity[:12]}.txt"
 

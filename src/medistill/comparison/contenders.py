@@ -40,7 +40,7 @@ class Contender:
 
 
 class Contenders:
-    """Every arm of one seed and one budget, made method by method.
+    """Every arm of one seed and one budget, made method by method: `of` has them.
 
     Args:
         seeded: the run, with the seed and the budget of its recipe.
@@ -60,7 +60,7 @@ class Contenders:
         self._budget_bytes = png_bytes(self._budget.pixels.numpy())
         self._images = {"budget": self._budget.pixels, "all": torch.from_numpy(self._train.pixels)}
         self._encoders = self._learn_encoders()
-        self.all = [entry for method in METHODS if method in question.methods for entry in self._of(method)]
+        self.of = {method: self._of(method) for method in METHODS if method in question.methods}
 
     @property
     def pretrained(self) -> list[Pretrained]:
@@ -81,12 +81,14 @@ class Contenders:
         ]
 
     def _of(self, method: str) -> list[Contender]:
+        if method == "mae":  # beside what the network that masked autoencoders need learns without them
+            return [*self._scratch_vit(), *self._self_supervised(method)]
         if method in PRETEXTS:
             return self._self_supervised(method)
         if method in RULES:
             return self._selected(method)
         if method == "scratch":
-            return self._scratch()
+            return self._few("scratch", self._budget, self._budget_bytes)
         if method == "transfer":
             return self._transferred()
         if method == "random":
@@ -99,12 +101,10 @@ class Contenders:
         """A set of few images on every backbone."""
         return [self._entry(name, "budget", data, backbone, sent_bytes) for backbone in self._backbones]
 
-    def _scratch(self) -> list[Contender]:
-        """The budget's images alone, also on the network that masked autoencoders need."""
-        entries = self._few("scratch", self._budget, self._budget_bytes)
-        if "mae" in self._question.methods and "vit" not in self._backbones:
-            entries.append(self._entry("scratch", "budget", self._budget, "vit", self._budget_bytes))
-        return entries
+    def _scratch_vit(self) -> list[Contender]:
+        if "vit" in self._backbones and "scratch" in self._question.methods:
+            return []  # it is among them
+        return [self._entry("scratch", "budget", self._budget, "vit", self._budget_bytes)]
 
     def _self_supervised(self, method: str) -> list[Contender]:
         return [

@@ -32,8 +32,10 @@ def write_pages(opened: Run, comparison: Comparison) -> None:
     """
     recipe = with_budget(opened.recipe, max(comparison.ipcs)).model_copy(update={"seed": comparison.seeds[0]})
     shown = opened.with_recipe(recipe)
-    asked = {row.name for row in comparison.rows}
-    packages = {name: open_package(sealed_as(shown, name), allow_unsigned=True) for name in OBJECTIVES if name in asked}
+    asked = [name for name in OBJECTIVES if name in {row.name for row in comparison.rows}]
+    # Where a cell came from elsewhere its package did not.
+    sealed = {name: path for name in asked if (path := sealed_as(shown, name)).exists()}
+    packages = {name: open_package(path, allow_unsigned=True) for name, path in sealed.items()}
     sheets: dict[str, bytes] = {name: _sheet(name, package) for name, package in packages.items()}
     nearest: dict[str, bytes] = {
         name: _beside_nearest(name, package, opened.splits.train) for name, package in packages.items()

@@ -1,23 +1,24 @@
 """The comparison itself: every seed, every budget, one table.
 
-What is finished is kept and shared with `medistill run`, so a comparison that was interrupted, or that asks for one
-method, budget or seed more, continues.
+What is finished is kept, cell by cell (`cells.py`), and what goes into a cell is shared with `medistill run`. So a
+comparison that was interrupted, or that asks for one method, budget or seed more, continues.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medistill import metrics, pipeline
+from medistill.comparison.cells import Cell, Finding, cell_path, cells_of, keep, recall
 from medistill.comparison.contenders import Contenders
 from medistill.comparison.pages import write_pages
-from medistill.comparison.question import Question, with_budget
-from medistill.evaluate import Judged, commonest, judge_arms
-from medistill.evidence import Compared, Comparison, Labels, Pretrained, Protocol
+from medistill.comparison.question import METHODS, Question, with_budget
+from medistill.evaluate import commonest, judge_arms
+from medistill.evidence import Compared, Comparison, Pretrained, Protocol
 from medistill.files import write_json
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
@@ -25,26 +26,6 @@ from medistill.pipeline import Run
 from medistill.report.words import duration
 
 _Key = tuple[str, Protocol, int | None]
-
-
-@dataclass
-class _Line:
-    """What is known of a row so far, seed by seed; the networks themselves lie on disk."""
-
-    architecture: str
-    images: int
-    labels: Labels
-    rates: set[float] = field(default_factory=set)
-    predictions: list[NDArray[np.float32]] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    sent_bytes: list[int] = field(default_factory=list)
-
-    def add(self, judged: Judged, sent_bytes: int) -> None:
-        """What one more seed found."""
-        self.rates.add(judged.rate)
-        self.predictions += judged.predictions
-        self.seconds += [network.seconds for network in judged.networks]
-        self.sent_bytes.append(sent_bytes)
 
 
 def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
@@ -61,25 +42,27 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
     judged, split = pipeline.images_to_judge(opened, question.final)
     ipcs = question.ipcs or (opened.recipe.distill.ipc,)
     seeds = tuple(opened.recipe.seed + number for number in range(question.seeds))
-    lines: dict[_Key, _Line] = {}
+    lines: dict[_Key, list[Finding]] = {}
     pretrained: dict[Pretrained, None] = {}  # an encoder of all images serves every budget
+    machines: dict[str, None] = {}
     comparison, begun = None, time.monotonic()
     for number, seed in enumerate(seeds):
         seeded = opened.with_recipe(opened.recipe.model_copy(update={"seed": seed}))
         for ipc in ipcs:
             progress.say(f"Seed {number + 1} of {len(seeds)}, {ipc} images a class.")
             budgeted = seeded.with_recipe(with_budget(seeded.recipe, ipc))
-            contenders = Contenders(budgeted, question, progress)
-            found = judge_arms(pipeline.bench_of(budgeted), [each.arm for each in contenders.all], judged, progress)
-            for each, said in zip(contenders.all, found, strict=True):
-                key = (each.name, each.protocol, None if each.protocol == "full" else ipc)
-                fresh = _Line(str(said.arm.architecture), len(said.arm.data), said.labels)
-                if each.protocol != "full" or ipc == ipcs[0]:
-                    lines.setdefault(key, fresh).add(said, each.sent_bytes)
-            pretrained |= dict.fromkeys(contenders.pretrained)
+            for cell in _cells(budgeted, question, judged, split, progress):
+                pretrained |= dict.fromkeys(cell.pretrained)
+                machines[cell.machine] = None
+                for each in cell.findings:
+                    if each.protocol != "full" or ipc == ipcs[0]:
+                        key = (each.name, each.protocol, None if each.protocol == "full" else ipc)
+                        lines.setdefault(key, []).append(each)
         rows = [_floor(opened, judged, split)]
         rows += [_row(opened, key, line, judged, split) for key, line in _in_order(lines)]
-        comparison = _comparison(opened, ipcs, seeds[: number + 1], len(judged), split, rows, tuple(pretrained))
+        comparison = _comparison(
+            opened, ipcs, seeds[: number + 1], len(judged), split, rows, tuple(pretrained), tuple(machines)
+        )
         write_json(opened.out / "comparison.json", comparison.model_dump(mode="json"))
         write_pages(opened, comparison)
         if number + 1 < len(seeds):
@@ -91,7 +74,23 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
     return comparison
 
 
-def _in_order(lines: dict[_Key, _Line]) -> list[tuple[_Key, _Line]]:
+def _cells(budgeted: Run, question: Question, judged: LabelledImages, split: str, progress: Progress) -> list[Cell]:
+    """The cell of every method that is asked for; those that are not kept yet are made, judged together, and kept."""
+    paths = {name: cell_path(budgeted, question, name, split) for name in METHODS if name in question.methods}
+    cells = {method: cell for method, path in paths.items() if (cell := recall(path)) is not None}
+    missing = tuple(method for method in paths if method not in cells)
+    if missing:
+        contenders = Contenders(budgeted, replace(question, methods=missing), progress)
+        everybody = [each for of_method in contenders.of.values() for each in of_method]
+        found = iter(judge_arms(pipeline.bench_of(budgeted), [each.arm for each in everybody], judged, progress))
+        by_method = {method: list(islice(found, len(of_method))) for method, of_method in contenders.of.items()}
+        for method, cell in cells_of(contenders, by_method, pipeline.machine(budgeted)).items():
+            keep(paths[method], cell)
+            cells[method] = cell
+    return [cells[method] for method in paths]
+
+
+def _in_order(lines: dict[_Key, list[Finding]]) -> list[tuple[_Key, list[Finding]]]:
     """Budget by budget, all images last."""
     return sorted(lines.items(), key=lambda line: (line[0][2] is None, line[0][2] or 0))
 
@@ -111,16 +110,18 @@ def _floor(opened: Run, judged: LabelledImages, split: str) -> Compared:
     )
 
 
-def _row(opened: Run, key: _Key, line: _Line, judged: LabelledImages, split: str) -> Compared:
+def _row(opened: Run, key: _Key, line: Sequence[Finding], judged: LabelledImages, split: str) -> Compared:
     name, protocol, ipc = key
+    rates = {each.rate for each in line}
+    answers = [said for each in line for said in each.answers]
     row = metrics.row(
         name,
-        line.architecture,
+        line[0].architecture,
         split,
-        line.images,
-        line.labels,
-        next(iter(line.rates)) if len(line.rates) == 1 else None,
-        line.predictions,
+        line[0].images,
+        line[0].labels,
+        rates.pop() if len(rates) == 1 else None,
+        answers,
         judged,
         opened.recipe.seed_for("evaluate/interval"),
     )
@@ -128,9 +129,9 @@ def _row(opened: Run, key: _Key, line: _Line, judged: LabelledImages, split: str
         **row.model_dump(),
         protocol=protocol,
         ipc=ipc,
-        sent_bytes=int(np.mean(line.sent_bytes)),
-        train_seconds=float(np.mean(line.seconds)),
-        detail=metrics.detail(line.predictions, judged),
+        sent_bytes=int(np.mean([each.sent_bytes for each in line])),
+        train_seconds=float(np.mean([each.seconds for each in line])),
+        detail=metrics.detail(answers, judged),
     )
 
 
@@ -142,6 +143,7 @@ def _comparison(
     split: str,
     rows: Sequence[Compared],
     pretrained: tuple[Pretrained, ...],
+    machines: tuple[str, ...],
 ) -> Comparison:
     return Comparison(
         title=opened.recipe.name,
@@ -155,6 +157,7 @@ def _comparison(
         data_fingerprint=opened.fingerprint,
         recipe_digest=opened.recipe.digest(),
         software=pipeline.software(),
+        machines=machines,
         notes=opened.splits.notes,
         original_bytes=_original_bytes(opened),
         rows=tuple(rows),

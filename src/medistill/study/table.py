@@ -125,7 +125,7 @@ def _rows(recipe: Recipe, lines: Sequence[Sequence[Attempt]], judged: LabelledIm
 
 def _row(recipe: Recipe, line: Sequence[Attempt], judged: LabelledImages, split: str, seed: int) -> Helped:
     first, architecture, rate = line[0], recipe.network.architecture, recipe.evaluate.rates[0]
-    said = [prediction for attempt in line for prediction in attempt.predictions]
+    said = [answers for attempt in line for answers in attempt.answers]
     row = metrics.row(first.help, architecture, split, first.images, first.labels, rate, said, judged, seed)
     return Helped(
         **row.model_dump(),
@@ -139,7 +139,7 @@ def _row(recipe: Recipe, line: Sequence[Attempt], judged: LabelledImages, split:
 
 
 def _guesses(line: Sequence[Attempt]) -> list[metrics.Guess]:
-    return [prediction.argmax(1) for attempt in line for prediction in attempt.predictions]
+    return [answers.guess for attempt in line for answers in attempt.answers]
 
 
 def _sharing(scene: Scene) -> Sharing:

@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from medistill.baselines.federated import average_federated, federated_bytes
 from medistill.evaluate import Arm, Bench, judge_arms, network_for, small_arm
 from medistill.evidence import Help, Labels, Scenario
 from medistill.images import LabelledImages, joined, png_bytes
 from medistill.jobs import Progress
 from medistill.merge import pooled
+from medistill.metrics import Answers
 from medistill.receive import learned_from
 from medistill.study.scenes import Scene
 from medistill.train import TrainingSet, predict
@@ -19,10 +17,7 @@ from medistill.train import TrainingSet, predict
 
 @dataclass(frozen=True)
 class Attempt:
-    """One thing to train on, and what each network that did said of the judged images, as probabilities [n, classes].
-
-    See `evidence.Helped` for the rest.
-    """
+    """One thing to train on, and what each network that did said of the judged images; see `evidence.Helped`."""
 
     scenario: Scenario
     help: Help
@@ -31,7 +26,7 @@ class Attempt:
     images: int
     labels: Labels
     sent_bytes: int
-    predictions: tuple[NDArray[np.float32], ...]
+    answers: tuple[Answers, ...]
 
 
 def by_itself(scene: Scene, judged: LabelledImages, own: Sequence[int], progress: Progress) -> Iterator[Attempt]:
@@ -62,7 +57,7 @@ def by_itself(scene: Scene, judged: LabelledImages, own: Sequence[int], progress
     ]
     found = judge_arms(_bench(scene), arms, judged, progress)
     for (help_, of_each, sent_bytes, data), said in zip(tried, found, strict=True):
-        yield Attempt(scene.scenario, help_, of_each, None, len(data), said.labels, sent_bytes, said.predictions)
+        yield Attempt(scene.scenario, help_, of_each, None, len(data), said.labels, sent_bytes, said.answers)
 
 
 def with_everybody(
@@ -87,9 +82,9 @@ def with_everybody(
     transform, count = everything.transform(), len(everything)
     data, settings = TrainingSet.of(everything, transform), recipe.evaluate
     arm = Arm("pooled", data, recipe.network.architecture, settings.full_epochs, "balanced")
-    (said,) = judge_arms(_bench(scene), [arm], judged, progress)
+    (pooled_networks,) = judge_arms(_bench(scene), [arm], judged, progress)
     sent_bytes = png_bytes(hospitals.a.pixels) + png_bytes(hospitals.c.pixels)
-    yield Attempt(scene.scenario, "pooled", own, None, count, "hard", sent_bytes, said.predictions)
+    yield Attempt(scene.scenario, "pooled", own, None, count, "hard", sent_bytes, pooled_networks.answers)
     if not rounds:
         return
     sets = [TrainingSet.of(images, transform) for images in members]
@@ -97,7 +92,8 @@ def with_everybody(
     trained = average_federated(recipe, sets, rounds, settings.rates[0], folder, processes, progress)
     network = network_for(recipe, recipe.network.architecture, judged)
     for number, everyones in trained.items():
-        answers = tuple(predict(network, params.to(recipe.machine.place), judged, transform) for params in everyones)
+        said = (predict(network, params.to(recipe.machine.place), judged, transform) for params in everyones)
+        answers = tuple(Answers.of(each, judged) for each in said)
         sent_bytes = federated_bytes(network, len(members), number)
         yield Attempt(scene.scenario, "federated", own, number, count, "hard", sent_bytes, answers)
 
