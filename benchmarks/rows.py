@@ -143,7 +143,7 @@ def cells() -> Iterator[Cell]:
     few = ("random", "mtt", "ours")
     yield from (Cell("cxr4-32", ipc, method, 0) for ipc in (20, 1) for method in few)
     unseen: tuple[Architecture, ...] = ("resnet18", "resnet18bn", "vgg11", "vit")
-    yield from (Cell("cxr4-32", 20, method, 0, network) for network in unseen for method in few)
+    yield from (Cell("cxr4-32", 20, method, 0, network) for network in unseen for method in (*few, "ours-leaning"))
     for images in ("pneumonia-28", "breast-28"):
         yield from (Cell(images, 0, method, 0) for method in FULL)
         yield from (Cell(images, ipc, method, 0) for ipc in (10, 1) for method in (*few, "ours-leaning"))
