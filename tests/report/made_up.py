@@ -98,6 +98,7 @@ def comparison(*rows: Compared, **changes: Any) -> Comparison:
         "data_fingerprint": "a" * 64,
         "recipe_digest": "b" * 64,
         "software": {"medistill": "0.1.0"},
+        "machines": ("torch 2.13.0, AVX512, float32",),
         "notes": ("a note <b>in bold</b>",),
         "original_bytes": {"source file, all splits": 37_000_000},
         "rows": rows,
