@@ -72,7 +72,8 @@ def test_without_matplotlib_the_tables_stay(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_headline_tells_what_the_best_needs() -> None:
     assert headline(made_up.comparison(*made_up.COMPARED)) == (
         "With 20 labelled images a class, BYOL, fine-tuned (saw all, unlabelled) came first of 7 rows on test: "
-        "72.0 ± 1.2 % balanced accuracy; 1 other row within its 95 % interval; of those that get nothing else, pruned trajectory matching: 70.0 ± 1.2 %; "
+        "72.0 ± 1.2 % balanced accuracy; 1 other row within its 95 % interval; "
+        "of those that get nothing else, pruned trajectory matching: 70.0 ± 1.2 %; "
         "with all labels 85.0 ± 1.2 %."
     )
     assert headline(made_up.comparison(made_up.COMPARED[1])) == (
