@@ -57,6 +57,20 @@ def test_networks_are_moved_by_the_offsets_that_a_package_states(package: Packag
     assert not moved[:-2].any()
 
 
+def test_a_receiver_is_told_what_the_same_networks_do_without_offsets(package: Package) -> None:
+    training = package.manifest.training.model_copy(update={"class_offsets": (9.0, -9.0)})
+    stated = replace(package, manifest=package.manifest.model_copy(update={"training": training}))
+    judged = toys.films((20, 20), seed=8)
+    plain = train_on([package], judged, "ours", 2, 0, 1, Silence())
+    found = train_on([stated], judged, "ours", 2, 0, 1, Silence())
+    without = train_on([stated], judged, "ours", 2, 0, 1, Silence(), adds_offsets=False)
+    assert plain.plain_row is without.plain_row is None
+    assert found.plain_row is not None
+    assert found.plain_row.name == "distilled (without class offsets)"
+    assert found.plain_row.balanced_accuracy == without.row.balanced_accuracy == plain.row.balanced_accuracy
+    assert found.row.balanced_accuracy.mean == pytest.approx(0.5, abs=0.1)
+
+
 def test_classes_are_matched_by_name_and_not_by_index(package: Package) -> None:
     films = toys.films((20, 20), seed=8)
     swapped = toys.LabelledImages(films.pixels, 1 - films.labels, films.class_names[::-1])

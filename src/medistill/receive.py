@@ -18,12 +18,15 @@ from medistill.files import digest
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
 from medistill.merge import Pooled, pooled
+from medistill.metrics import Answers
 from medistill.networks import FlatNetwork
 from medistill.package import Package
 from medistill.recipe import Architecture, DistillSettings, EvaluateSettings, Recipe
 from medistill.shapes import Params
 from medistill.synthetic import SyntheticSet
-from medistill.train import TrainingSet
+from medistill.train import TrainingSet, predict
+
+WITHOUT_OFFSETS = " (without class offsets)"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Received:
 
     Attributes:
         row: the figures of all networks.
+        plain_row: those of the same networks with no class offsets added to their logits; None where none were.
         network: their architecture.
         params: the parameters of the first one; none was chosen by what it said of the judged images.
         together: what they learned from, besides images of the receiver's own.
@@ -40,6 +44,7 @@ class Received:
     """
 
     row: Row
+    plain_row: Row | None
     network: FlatNetwork
     params: Params
     together: Pooled
@@ -58,6 +63,7 @@ def train_on(
     own: LabelledImages | None = None,
     classes: Mapping[str, str] | None = None,
     architecture: Architecture | None = None,
+    adds_offsets: bool = True,
 ) -> Received:
     """Train `networks` fresh networks on packages as they ask to be trained on, and judge each once.
 
@@ -72,6 +78,7 @@ def train_on(
         own: the receiver's labelled images to train on besides, in the packages' shape.
         classes: what a class is called, by what a package calls it.
         architecture: of the networks; None takes the one that the images were made with.
+        adds_offsets: whether to add to logits what the packages say is to be added (`leaning.py`).
 
     Raises:
         SourceError: a class of the receiver's images is in no package, or there are none to judge on.
@@ -82,6 +89,8 @@ def train_on(
         raise SourceError("Found no image to judge on; expected at least one. Name another split.")
     together = pooled(packages, classes)
     data = learned_from(together, own)
+    if not adds_offsets:
+        data = replace(data, offsets=())
     recipe = _recipe(packages, together, len(data), networks, seed)
     name = "distilled" if own is None else "distilled-and-own"
     other = None if architecture == together.training.network.architecture else architecture
@@ -91,9 +100,18 @@ def train_on(
     bench = Bench(recipe, None, None, processes)
     matched = judged.in_order_of(together.class_names)
     (said,) = judge_arms(bench, [arm], matched, progress)
+    network = network_for(recipe, arm.architecture, matched)
+    plain_row = None
+    if data.offsets:
+        taken_off = replace(data, offsets=tuple(-offset for offset in data.offsets))
+        plain = [predict(network, taken_off.leveled(each.params), matched, data.transform) for each in said.networks]
+        answers = tuple(Answers.of(each, matched) for each in plain)
+        plain_arm = replace(arm, name=f"{arm.name}{WITHOUT_OFFSETS}")
+        plain_row = row_of(bench, replace(said, arm=plain_arm, answers=answers), matched, split)
     return Received(
         row=row_of(bench, said, matched, split),
-        network=network_for(recipe, arm.architecture, matched),
+        plain_row=plain_row,
+        network=network,
         params=said.networks[0].params,
         together=together,
         digests=tuple(package.digest for package in packages),

@@ -98,6 +98,10 @@ def train(
     ] = None,
     networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=1)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,
+    offsets: Annotated[
+        bool,
+        typer.Option("--offsets/--no-offsets", help="Add to logits what the packages say; both are measured."),
+    ] = True,
     save: Annotated[
         Path | None,
         typer.Option("--save", help="Write the first network to this folder: safetensors, ONNX and a card."),
@@ -140,12 +144,16 @@ def train(
     mapping = None if classes is None else read_mapping(classes)
     with console.Bar() as bar:
         cores = available_cores()
-        received = train_on(opened, judged, split or "all", networks, seed, cores, bar, ours, mapping, architecture)
+        received = train_on(
+            opened, judged, split or "all", networks, seed, cores, bar, ours, mapping, architecture, offsets
+        )
     if save is not None:
         save_model(received, save)
     if json:
-        return console.print_json(received.row.model_dump(mode="json"))
-    console.out.print(console.rows_table([received.row], f"on {len(judged):,} images of your own"))
+        plain = None if received.plain_row is None else received.plain_row.model_dump(mode="json")
+        return console.print_json(received.row.model_dump(mode="json") | {"without_offsets": plain})
+    rows = [row for row in (received.row, received.plain_row) if row is not None]
+    console.out.print(console.rows_table(rows, f"on {len(judged):,} images of your own"))
 
 
 @console.reported
