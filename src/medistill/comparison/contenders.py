@@ -81,8 +81,8 @@ class Contenders:
         ]
 
     def _of(self, method: str) -> list[Contender]:
-        if method == "mae":  # beside what the network that masked autoencoders need learns without them
-            return [*self._scratch_vit(), *self._self_supervised(method)]
+        if method == "mae":
+            return [*self._without_mae(), *self._self_supervised(method)]
         if method in PRETEXTS:
             return self._self_supervised(method)
         if method in RULES:
@@ -101,9 +101,10 @@ class Contenders:
         """A set of few images on every backbone."""
         return [self._entry(name, "budget", data, backbone, sent_bytes) for backbone in self._backbones]
 
-    def _scratch_vit(self) -> list[Contender]:
-        if "vit" in self._backbones and "scratch" in self._question.methods:
-            return []  # it is among them
+    def _without_mae(self) -> list[Contender]:
+        """What the network that masked autoencoders need learns from scratch; where it is a backbone, `scratch` says."""
+        if "vit" in self._backbones:
+            return []
         return [self._entry("scratch", "budget", self._budget, "vit", self._budget_bytes)]
 
     def _self_supervised(self, method: str) -> list[Contender]:
