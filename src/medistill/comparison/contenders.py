@@ -102,7 +102,7 @@ class Contenders:
         return [self._entry(name, "budget", data, backbone, sent_bytes) for backbone in self._backbones]
 
     def _without_mae(self) -> list[Contender]:
-        """What the network that masked autoencoders need learns from scratch; where it is a backbone, `scratch` says."""
+        """What masked autoencoders' network learns from scratch; where it is a backbone, `scratch` says."""
         if "vit" in self._backbones:
             return []
         return [self._entry("scratch", "budget", self._budget, "vit", self._budget_bytes)]
