@@ -111,30 +111,40 @@ def test_cells_brought_from_elsewhere_give_the_same_table_and_train_nothing(whol
     assert not list((tmp_path / "out").glob("work/networks/*"))
 
 
-def test_a_cell_of_another_recipe_or_split_is_not_taken(whole):
+def test_a_cell_of_another_recipe_source_or_split_is_not_taken(whole, tmp_path):
     folder, _ = whole
-    run, question = opened(folder), Question(natural="a/films.npz")
+    for name, content in (("a", b"photographs"), ("b", b"photographs"), ("c", b"others")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "photographs.npz").write_bytes(content)
+
+    def natural(name):
+        return Question(natural=str(tmp_path / name / "photographs.npz"))
+
+    run = opened(folder)
     others = (
-        cell_path(opened(folder, {"evaluate.steps": 7}), question, "transfer", "validation"),
-        cell_path(run, question, "transfer", "test"),
-        cell_path(run, Question(natural="a/other.npz"), "transfer", "validation"),
-        cell_path(run, question, "random", "validation"),
+        cell_path(opened(folder, {"evaluate.steps": 7}), natural("a"), "transfer", "validation"),
+        cell_path(run, natural("a"), "transfer", "test"),
+        cell_path(run, natural("c"), "transfer", "validation"),
+        cell_path(run, natural("a"), "random", "validation"),
     )
-    own = cell_path(run, question, "transfer", "validation")
-    assert own == cell_path(run, Question(natural="b/films.npz"), "transfer", "validation")
+    own = cell_path(run, natural("a"), "transfer", "validation")
+    assert own == cell_path(run, natural("b"), "transfer", "validation")
     assert own not in others
 
 
 def test_a_damaged_cell_is_named(whole, tmp_path):
-    folder, _ = whole
+    folder, comparison = whole
     path = next((folder / "out/cells").glob("random-*"))
-    plain = json.loads(path.read_text())
+    plain, judged = json.loads(path.read_text()), comparison.judged_images
     for damage in ({"findings": [{}]}, {"pretrained": [{}]}, {"findings": None}):
         damaged = tmp_path / path.name
         damaged.write_text(json.dumps(plain | damage))
         with pytest.raises(StorageError, match=r"cells/random-.* is damaged\. Delete it"):
-            recall(damaged)
-    assert recall(tmp_path / "none.json") is None
+            recall(damaged, judged)
+    path.write_text(json.dumps(plain))
+    with pytest.raises(StorageError, match=r"cells/random-.* is damaged"):
+        recall(path, judged + 1)
+    assert recall(tmp_path / "none.json", judged) is None
 
 
 def test_one_method_more_leaves_the_others_figures(whole, tmp_path):

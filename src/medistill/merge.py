@@ -66,7 +66,7 @@ def pooled(packages: Sequence[Package], classes: Mapping[str, str] | None = None
     training = packages[0].manifest.training.model_copy(
         update={
             "rate": _typical([package.manifest.training.rate for package in packages]),
-            "class_offsets": tuple((offsets / counts.sum()).round(3).tolist()) if offsets.any() else None,
+            "class_offsets": tuple((offsets / counts.sum()).tolist()) if offsets.any() else None,
         }
     )
     return Pooled(

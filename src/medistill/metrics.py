@@ -89,10 +89,13 @@ class Answers:
         Raises:
             ValueError, KeyError: it is damaged.
         """
+        roc = array_from_text(plain["roc"], "<f8")
+        if len(roc) != len(_FALSE_POSITIVES):
+            raise ValueError(f"a curve of {len(roc)} points")
         return cls(
             array_from_text(plain["guess"], "<u2").astype(np.int64),
             float(plain["auc"]),
-            array_from_text(plain["roc"], "<f8"),
+            roc,
             array_from_text(plain["bins"], "<f8").reshape(_CALIBRATION_BINS, 3),
         )
 

@@ -136,7 +136,7 @@ class DistillSettings(Section):
     frequencies. `ipc_power` gives classes images in proportion to that power of their share: 0 the same number each, 1
     as they occur (see `images_of_each`). With `class_offsets`, the lean of networks that learn from the set is measured
     on training images and taken off: a number a class, which travels with the set and is added to their logits
-    (`leaning.py`); not said, it is where the objective follows teachers, whose sets gain by it.
+    (`leaning.py`); not said, it is where the objective follows teachers.
     `encoding` is how a package stores a pixel; "measured" takes the smallest that costs no accuracy on validation.
     `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
     teacher.
@@ -190,7 +190,7 @@ class DistillSettings(Section):
 
     @property
     def states_offsets(self) -> bool:
-        """Whether the set says how its networks lean: as `class_offsets` says, else wherever it was found to help."""
+        """Whether the set says how its networks lean: as `class_offsets` says, else where trajectories are matched."""
         return self.follows_teachers if self.class_offsets is None else self.class_offsets
 
     @property

@@ -100,7 +100,7 @@ def train(
     seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,
     offsets: Annotated[
         bool,
-        typer.Option("--offsets/--no-offsets", help="Add to logits what the packages say; both are measured."),
+        typer.Option("--offsets/--no-offsets", help="Add to logits what the packages say, and measure without it too."),
     ] = True,
     save: Annotated[
         Path | None,

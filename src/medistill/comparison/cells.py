@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medistill.baselines.encoders import PRETEXTS
+from medistill import __version__
 from medistill.comparison.contenders import Contender, Contenders
 from medistill.comparison.question import Question
 from medistill.errors import StorageError
@@ -69,7 +69,8 @@ class Cell:
 def cell_path(budgeted: Run, question: Question, method: str, split: str) -> Path:
     """Where the cell of a method lies; its name ends with a digest of all that decides what is in it.
 
-    The machine does not: what another one found counts, for it differs in rounding alone.
+    The machine and its precision do not: what another one found counts, as one more seed there would, and the cell says
+    what computed it.
 
     Args:
         budgeted: the run, with the seed and the budget of its recipe.
@@ -78,12 +79,19 @@ def cell_path(budgeted: Run, question: Question, method: str, split: str) -> Pat
         split: what the judged images are called.
     """
     recipe = budgeted.recipe
-    decide = [recipe.digest(*_DECIDE), budgeted.fingerprint, split]
+    decide = [__version__, recipe.digest(*_DECIDE), budgeted.fingerprint, split]
     if method == "transfer":
-        given = (question.natural, question.weights, question.timm)
-        decide += ["" if each is None else Path(each).name for each in given]
+        decide += [_identity(question.natural), _identity(question.weights), question.timm]
     told = digest(json.dumps(decide).encode())[:12]
     return budgeted.out / "cells" / f"{method}-ipc{recipe.distill.ipc}-seed{recipe.seed}-{told}.json"
+
+
+def _identity(given: str | None) -> str:
+    """What a file contains, wherever it lies; of all else, a folder or a word such as `hub`, what it is called."""
+    if given is None:
+        return ""
+    path = Path(given)
+    return digest(path.read_bytes()) if path.is_file() else given
 
 
 def cells_of(contenders: Contenders, judged: dict[str, list[Judged]], machine: str) -> dict[str, Cell]:
@@ -97,7 +105,7 @@ def cells_of(contenders: Contenders, judged: dict[str, list[Judged]], machine: s
     return {
         method: Cell(
             tuple(Finding.of(each, said) for each, said in zip(contenders.of[method], found, strict=True)),
-            tuple(each for each in contenders.pretrained if each.method == method) if method in PRETEXTS else (),
+            tuple(each for each in contenders.pretrained if each.method == method),
             machine,
         )
         for method, found in judged.items()
@@ -115,8 +123,12 @@ def keep(path: Path, cell: Cell) -> None:
     write_json(path, {"findings": findings, "pretrained": pretrained, "machine": cell.machine})
 
 
-def recall(path: Path) -> Cell | None:
+def recall(path: Path, images: int) -> Cell | None:
     """The cell that `keep` wrote; None where there is none.
+
+    Args:
+        path: where it would lie.
+        images: how many were judged.
 
     Raises:
         StorageError: the file is damaged.
@@ -125,7 +137,7 @@ def recall(path: Path) -> Cell | None:
         return None
     plain = read_json(path)
     try:
-        return Cell(
+        cell = Cell(
             tuple(
                 Finding(**each | {"answers": tuple(Answers.from_plain(answers) for answers in each["answers"])})
                 for each in plain["findings"]
@@ -133,5 +145,8 @@ def recall(path: Path) -> Cell | None:
             tuple(Pretrained.model_validate(each) for each in plain["pretrained"]),
             plain["machine"],
         )
+        if any(len(said.guess) != images for each in cell.findings for said in each.answers):
+            raise ValueError(f"answers for another number of images than {images}")
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"cells/{path.name} is damaged. Delete it and run the same command again.") from error
+    return cell

@@ -240,5 +240,7 @@ def check_transfer(opened: Run, question: Question) -> None:
 def sealed_as(seeded: Run, objective: Objective) -> Path:
     """Where the package of one objective, budget and seed lies."""
     recipe = seeded.recipe
-    name = f"{recipe.name}-{objective}-ipc{recipe.distill.ipc}-seed{recipe.seed}.medistill"
+    # With its digest: after a change of settings nobody takes the images of one recipe for those of another.
+    told = recipe.digest()[:8]
+    name = f"{recipe.name}-{objective}-ipc{recipe.distill.ipc}-seed{recipe.seed}-{told}.medistill"
     return seeded.out / "packages" / name

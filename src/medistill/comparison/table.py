@@ -77,7 +77,7 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
 def _cells(budgeted: Run, question: Question, judged: LabelledImages, split: str, progress: Progress) -> list[Cell]:
     """The cell of every method that is asked for; those that are not kept yet are made, judged together, and kept."""
     paths = {name: cell_path(budgeted, question, name, split) for name in METHODS if name in question.methods}
-    cells = {method: cell for method, path in paths.items() if (cell := recall(path)) is not None}
+    cells = {method: cell for method, path in paths.items() if (cell := recall(path, len(judged))) is not None}
     missing = tuple(method for method in paths if method not in cells)
     if missing:
         contenders = Contenders(budgeted, replace(question, methods=missing), progress)
