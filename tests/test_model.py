@@ -30,6 +30,7 @@ def received(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         schedule="cosine",
         augment=AugmentSettings(),
         inner_rate_learned=False,
+        class_offsets=(0.5, -0.5),
     )
     package = pack(
         path,
@@ -71,6 +72,7 @@ def test_the_card_says_what_it_saw_and_what_it_is_not_for(received: Received, tm
     card = (tmp_path / "model/README.md").read_text()
     assert "not for diagnosis" in card
     assert "40 own ones" in card
+    assert "Its logits contain the class offsets" in card
     assert received.digests[0] in card
     assert "0. 0\n1. 1\n" in card
 

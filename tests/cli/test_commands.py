@@ -64,6 +64,14 @@ def test_the_receiver_verifies_looks_and_trains(products: dict[str, str], place:
     assert row["accuracy"]["n"] == 5
     assert row["split"] == "test"
     assert "matched by index" in trained.stderr
+    assert shown["manifest"]["training"]["class_offsets"] is not None
+    assert row["without_offsets"]["name"] == "distilled (without class offsets)"
+    left_out = medistill(
+        "train", products["package"], "--test", f"{place / 'films.npz'}#test", "--no-offsets", "--json"
+    )
+    plain = json.loads(left_out.stdout)
+    assert plain["without_offsets"] is None
+    assert plain["balanced_accuracy"] == row["without_offsets"]["balanced_accuracy"]
 
 
 def test_show_writes_a_contact_sheet(products: dict[str, str], tmp_path: Path) -> None:
