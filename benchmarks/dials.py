@@ -2,8 +2,9 @@
 
 Every trial is the recipe of chest films with the changes of `DIALS`, a distillation from one seed, and networks that
 are trained on its set and judged on validation; nothing is read of the test split. Sets are selected on the same
-validation images, so all figures are a little high, and alike. Finished trials are kept in `dials.json`, so work stops
-and goes on anywhere; trials that share teachers train them once.
+validation images, so all figures are a little high. Finished trials are kept in `dials.json` with the digest of their
+recipe, so work stops and goes on anywhere, and a changed recipe is tried anew; trials that share teachers train them
+once.
 
     python -m benchmarks.dials --data FOLDER --work runs/dials                        all that is missing
     python -m benchmarks.dials --data FOLDER --work runs/dials --only similarity      some of it
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from medistill import pipeline
 from medistill.evaluate import Bench, Training, mean_score, synthetic_arm, train_all
@@ -93,10 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--data and --work are needed to fill trials")
     keep_freed_memory()
     everywhere = dict(change.split("=", 1) for change in options.set)
-    for name in DIALS:
-        if name in done or not name.startswith(options.only):
+    for name in (name for name in DIALS if name.startswith(options.only)):
+        recipe = recipe_of(name, options.data, everywhere)
+        told = recipe.digest("source", "network", "teachers", "distill", "augment", "evaluate")
+        if done.get(name, {}).get("recipe") == told:
             continue
-        done[name] = _tried(recipe_of(name, options.data, everywhere), options.work)
+        done[name] = _tried(recipe, options.work) | {"recipe": told}
         write_json(options.results, done)
         print(_line(name, done[name]), flush=True)
 
@@ -123,9 +125,7 @@ def _tried(recipe: Recipe, work: Path) -> dict[str, Any]:
         "kept": [_mean([step.kept for step in part]) for part in (steps[:50], steps[-50:])],
         "value": [_mean([step.value for step in part]) for part in (steps[:50], steps[-50:])],
         "seconds": round(seconds),
-        "precision": opened.recipe.machine.precision,
-        "torch": torch.__version__,
-        "processor": torch.backends.cpu.get_cpu_capability(),
+        "machine": pipeline.machine(opened),
     }
 
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from medistill import metrics, pipeline
@@ -175,13 +174,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         started = time.monotonic()
         changes = dict(change.split("=", 1) for change in options.set)
-        said, recipe = _filled(cell, options.data, options.work / cell.images, changes)
+        said, opened = _filled(cell, options.data, options.work / cell.images, changes)
         done[cell.key] = {
             "said": [array_to_text(guess) for guess in said],
-            "recipe": recipe.digest(),
-            "precision": recipe.machine.precision,
-            "torch": torch.__version__,
-            "processor": torch.backends.cpu.get_cpu_capability(),
+            "recipe": opened.recipe.digest(),
+            "machine": pipeline.machine(opened),
             "seconds": round(time.monotonic() - started),
         }
         write_json(options.results, dict(sorted(done.items())))
@@ -198,12 +195,14 @@ def _recipe(cell: Cell, data: Path, changes: dict[str, str]) -> Recipe:
     return read_recipe(BASE, {key: json.dumps(value) for key, value in own.items()} | changes)
 
 
-def _filled(cell: Cell, data: Path, work: Path, changes: dict[str, str]) -> tuple[list[NDArray[np.uint8]], Recipe]:
-    """What a cell's networks say of the test images, as classes, and the recipe that made them."""
+def _filled(
+    cell: Cell, data: Path, work: Path, changes: dict[str, str]
+) -> tuple[list[NDArray[np.uint8]], pipeline.Run]:
+    """What a cell's networks say of the test images, as classes, and the run that made them."""
     opened = pipeline.open_run(_recipe(cell, data, changes), work)
     test, _ = pipeline.images_to_judge(opened, final=True)
     (judged,) = judge_arms(pipeline.bench_of(opened), [_arm(cell, opened)], test, Silence())
-    return [answers.guess.astype(np.uint8) for answers in judged.answers], opened.recipe
+    return [answers.guess.astype(np.uint8) for answers in judged.answers], opened
 
 
 def _arm(cell: Cell, opened: pipeline.Run) -> Arm:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks import dials
@@ -20,19 +21,25 @@ def test_a_finished_trial_is_kept_and_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toys.write_npz(tmp_path / "cxr4_64.npz")
-    tried = []
+    tried, really = [], dials._tried
 
     def toy(name: str, data: Path, everywhere: dict[str, str]) -> Recipe:
-        tried.append(name)
         changes = {"source.path": str(data / "cxr4_64.npz"), "distill.outer_steps": 2, "machine.processes": 1}
-        return toys.recipe(changes | dials.DIALS[name])
+        return toys.recipe(changes | dials.DIALS[name] | {key: int(value) for key, value in everywhere.items()})
+
+    def remember(recipe: Recipe, work: Path) -> dict[str, Any]:
+        tried.append(recipe.distill.outer_steps)
+        return really(recipe, work)
 
     monkeypatch.setattr(dials, "recipe_of", toy)
+    monkeypatch.setattr(dials, "_tried", remember)
     results = tmp_path / "dials.json"
     call = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--results", str(results), "--only", "recipe"]
-    dials.main(call)
-    dials.main(call)
-    assert tried == ["recipe"]
+    for _ in range(2):
+        dials.main(call)
+    assert tried == [2]
+    dials.main([*call, "--set", "distill.outer_steps=1"])
+    assert tried == [2, 1]
     found = json.loads(results.read_text())["recipe"]
     assert len(found["scores"]) == 10
     assert all(0 <= score <= 1 for score in found["scores"])

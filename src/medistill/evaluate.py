@@ -245,7 +245,7 @@ def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: s
         progress: told of every image seen.
 
     Raises:
-        MatchingError: an arm diverged at every rate.
+        MatchingError: an arm diverged at every rate, or all judged images are of one class.
         RecipeError: a class has fewer images than a random subset needs.
     """
     found = judge_arms(bench, arms, judged, progress)

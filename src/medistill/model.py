@@ -114,11 +114,9 @@ def _card(received: Received) -> Iterator[str]:
     yield f" and {received.own_images} own ones" if received.own_images else ""
     yield ", from the packages with SHA-256\n\n"
     yield from (f"- `{digest}`\n" for digest in received.digests)
-    yield (
-        "\nIts logits contain the class offsets that these state, by their share of the images.\n"
-        if received.plain_row
-        else ""
-    )
+    if together.training.class_offsets:
+        verb = "contain" if received.plain_row else "leave out"
+        yield f"\nIts logits {verb} the class offsets that these state, weighed by their share of the images.\n"
     interval, figure = row.balanced_accuracy_interval, row.balanced_accuracy
     yield f"\nMeasured on {row.split}: {figure.n} such networks reach {figure} % balanced accuracy (95 % interval "
     yield f"{100 * interval.low:.1f} to {100 * interval.high:.1f}), AUC {row.auc} %. This is the first of them, not "

@@ -83,7 +83,7 @@ def train_on(
     Raises:
         SourceError: a class of the receiver's images is in no package, or there are none to judge on.
         PackageError: the packages cannot be trained on together.
-        MatchingError: a network diverged.
+        MatchingError: a network diverged, or the images to judge on are of one class.
     """
     if not len(judged):
         raise SourceError("Found no image to judge on; expected at least one. Name another split.")

@@ -6,13 +6,13 @@ files of OUT/cells together, and `compare` has only to train what no file has.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medistill import __version__
-from medistill.comparison.contenders import Contender, Contenders
+from medistill.comparison.contenders import Contender
 from medistill.comparison.question import Question
 from medistill.errors import StorageError
 from medistill.evaluate import Judged
@@ -94,31 +94,13 @@ def _identity(given: str | None) -> str:
     return digest(path.read_bytes()) if path.is_file() else given
 
 
-def cells_of(contenders: Contenders, judged: dict[str, list[Judged]], machine: str) -> dict[str, Cell]:
-    """The cells of methods that were judged just now.
-
-    Args:
-        contenders: who took part, by method.
-        judged: what was found, in the same order.
-        machine: what computed it.
-    """
-    return {
-        method: Cell(
-            tuple(Finding.of(each, said) for each, said in zip(contenders.of[method], found, strict=True)),
-            tuple(each for each in contenders.pretrained if each.method == method),
-            machine,
-        )
-        for method, found in judged.items()
-    }
-
-
 def keep(path: Path, cell: Cell) -> None:
     """Write a cell, whole or not at all.
 
     Raises:
         StorageError: the disk refused.
     """
-    findings = [asdict(each) | {"answers": [answers.to_plain() for answers in each.answers]} for each in cell.findings]
+    findings = [vars(each) | {"answers": [answers.to_plain() for answers in each.answers]} for each in cell.findings]
     pretrained = [each.model_dump(mode="json") for each in cell.pretrained]
     write_json(path, {"findings": findings, "pretrained": pretrained, "machine": cell.machine})
 

@@ -112,7 +112,7 @@ def _arms(question: Question, backbones: Sequence[Architecture]) -> dict[Archite
     pretexts = [name for name in PRETEXTS if name in question.methods and name != "mae"]
     arms = dict.fromkeys(backbones, len(few) + 4 * len(pretexts) + 2 * ("transfer" in question.methods))
     if "mae" in question.methods:
-        arms["vit"] = arms.get("vit", 0) + 5
+        arms["vit"] = arms["vit"] + 4 if "vit" in arms else 5  # a backbone's own rows have it from scratch already
     return {architecture: count for architecture, count in arms.items() if count}
 
 

@@ -7,13 +7,12 @@ comparison that was interrupted, or that asks for one method, budget or seed mor
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from medistill import metrics, pipeline
-from medistill.comparison.cells import Cell, Finding, cell_path, cells_of, keep, recall
+from medistill.comparison.cells import Cell, Finding, cell_path, keep, recall
 from medistill.comparison.contenders import Contenders
 from medistill.comparison.pages import write_pages
 from medistill.comparison.question import METHODS, Question, with_budget
@@ -51,13 +50,14 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
         for ipc in ipcs:
             progress.say(f"Seed {number + 1} of {len(seeds)}, {ipc} images a class.")
             budgeted = seeded.with_recipe(with_budget(seeded.recipe, ipc))
-            for cell in _cells(budgeted, question, judged, split, progress):
+            # What all images teach does not depend on the budget.
+            methods = [name for name in METHODS if name in question.methods and (name != "full" or ipc == ipcs[0])]
+            for cell in _cells(budgeted, question, methods, judged, split, progress):
                 pretrained |= dict.fromkeys(cell.pretrained)
                 machines[cell.machine] = None
                 for each in cell.findings:
-                    if each.protocol != "full" or ipc == ipcs[0]:
-                        key = (each.name, each.protocol, None if each.protocol == "full" else ipc)
-                        lines.setdefault(key, []).append(each)
+                    key = (each.name, each.protocol, None if each.protocol == "full" else ipc)
+                    lines.setdefault(key, []).append(each)
         rows = [_floor(opened, judged, split)]
         rows += [_row(opened, key, line, judged, split) for key, line in _in_order(lines)]
         comparison = _comparison(
@@ -74,19 +74,22 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
     return comparison
 
 
-def _cells(budgeted: Run, question: Question, judged: LabelledImages, split: str, progress: Progress) -> list[Cell]:
-    """The cell of every method that is asked for; those that are not kept yet are made, judged together, and kept."""
-    paths = {name: cell_path(budgeted, question, name, split) for name in METHODS if name in question.methods}
+def _cells(
+    budgeted: Run, question: Question, methods: Sequence[str], judged: LabelledImages, split: str, progress: Progress
+) -> list[Cell]:
+    """The cell of every method; those that are not kept yet are made, judged together, and kept."""
+    paths = {name: cell_path(budgeted, question, name, split) for name in methods}
     cells = {method: cell for method, path in paths.items() if (cell := recall(path, len(judged))) is not None}
     missing = tuple(method for method in paths if method not in cells)
     if missing:
         contenders = Contenders(budgeted, replace(question, methods=missing), progress)
-        everybody = [each for of_method in contenders.of.values() for each in of_method]
-        found = iter(judge_arms(pipeline.bench_of(budgeted), [each.arm for each in everybody], judged, progress))
-        by_method = {method: list(islice(found, len(of_method))) for method, of_method in contenders.of.items()}
-        for method, cell in cells_of(contenders, by_method, pipeline.machine(budgeted)).items():
-            keep(paths[method], cell)
-            cells[method] = cell
+        arms = [each.arm for of_method in contenders.of.values() for each in of_method]
+        found = iter(judge_arms(pipeline.bench_of(budgeted), arms, judged, progress))
+        for method, of_method in contenders.of.items():
+            findings = tuple(Finding.of(each, next(found)) for each in of_method)
+            pretrained = tuple(each for each in contenders.pretrained if each.method == method)
+            cells[method] = Cell(findings, pretrained, pipeline.machine(budgeted))
+            keep(paths[method], cells[method])
     return [cells[method] for method in paths]
 
 

@@ -72,7 +72,8 @@ def lean(training: Training) -> str:
     """What networks trained on the images need besides them, or nothing."""
     if training.class_offsets is None:
         return ""
-    return f"Networks trained on these images add {list(training.class_offsets)} to their logits, in order of label."
+    offsets = list(training.class_offsets)
+    return f"Such networks, trained on these images alone, add {offsets} to their logits, in order of label."
 
 
 def in_a_sentence(terms: Terms) -> str:
