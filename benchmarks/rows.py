@@ -30,9 +30,10 @@ from medistill import metrics, pipeline
 from medistill.comparison import Question
 from medistill.comparison.contenders import Contenders
 from medistill.evaluate import Arm, commonest, full_arms, judge_arms, synthetic_arm
-from medistill.files import array_from_text, array_to_text, read_json, write_json
+from medistill.files import read_json, write_json
 from medistill.images import LabelledImages
 from medistill.jobs import Silence, keep_freed_memory
+from medistill.metrics import array_from_text, array_to_text
 from medistill.recipe import Architecture, Recipe, read_recipe
 
 RESULTS = Path(__file__).with_name("rows.json")

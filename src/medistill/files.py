@@ -4,20 +4,15 @@ A file is written beside its final name, flushed to the disk and then renamed, w
 finds the final name finds the whole content, whatever happened in between: kill -9, a full disk, a power cut.
 """
 
-import base64
 import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from medistill.errors import StorageError
 
@@ -85,23 +80,6 @@ def read_json(path: Path) -> Any:
         return json.loads(content)
     except ValueError as error:
         raise StorageError(f"{path.name} is not readable as JSON. Delete it and run the same command again.") from error
-
-
-def array_to_text(array: NDArray[Any]) -> str:
-    """The bytes of an array, compressed, as text for JSON; its type and shape are for the reader to know."""
-    return base64.b85encode(zlib.compress(array.tobytes(), 9)).decode()
-
-
-def array_from_text(text: str, dtype: str) -> NDArray[Any]:
-    """What `array_to_text` made of an array of that type, flat.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype=dtype)
-    except zlib.error as error:
-        raise ValueError("not a compressed array") from error
 
 
 def append_line(path: Path, line: str) -> None:

@@ -4,6 +4,8 @@ Accuracy flatters whoever guesses the commonest class, so balanced accuracy (the
 always stands beside it. All figures lie between 0 and 1.
 """
 
+import base64
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,7 +16,6 @@ from sklearn import metrics as sk
 
 from medistill.errors import MatchingError
 from medistill.evidence import Detail, Figure, Interval, Labels, Row
-from medistill.files import array_from_text, array_to_text
 from medistill.images import LabelledImages
 
 Probabilities = NDArray[np.float32]
@@ -214,6 +215,23 @@ def auc(truth: NDArray[np.int64], probabilities: Probabilities) -> float:
     """
     present = [index for index in range(probabilities.shape[1]) if 0 < (truth == index).sum() < len(truth)]
     return float(np.mean([sk.roc_auc_score(truth == index, probabilities[:, index]) for index in present]))
+
+
+def array_to_text(array: NDArray[Any]) -> str:
+    """The bytes of an array, compressed, as text for JSON; its type and shape are for the reader to know."""
+    return base64.b85encode(zlib.compress(array.tobytes(), 9)).decode()
+
+
+def array_from_text(text: str, dtype: str) -> NDArray[Any]:
+    """What `array_to_text` made of an array of that type, flat.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype=dtype)
+    except zlib.error as error:
+        raise ValueError("not a compressed array") from error
 
 
 def _harmonic_mean(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

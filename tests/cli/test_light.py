@@ -108,3 +108,10 @@ def test_the_core_says_what_training_needs(package: Path) -> None:
     done = alone("train", package, "--test", "phantom")
     assert done.returncode == 1
     assert "pip install 'medistill[distill]'" in done.stderr
+
+
+def test_the_command_line_is_there_before_anything_heavy_is_imported() -> None:
+    """What a command computes with, it imports itself: help and mistakes are answered at once."""
+    code = "import sys, medistill.cli, medistill.keys; print(*sorted({'numpy', 'torch', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
