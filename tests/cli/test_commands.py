@@ -78,7 +78,7 @@ def test_show_writes_a_contact_sheet(products: dict[str, str], tmp_path: Path) -
     result = medistill("show", products["package"], "--sheet", tmp_path / "sheet.png")
     assert result.exit_code == 0
     assert "Not anonymized" in result.stdout
-    assert "Such networks, trained on these images alone, add [" in result.stdout
+    assert "trained on these images alone, add [" in result.stdout
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 

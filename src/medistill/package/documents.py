@@ -72,8 +72,11 @@ def lean(training: Training) -> str:
     """What networks trained on the images need besides them, or nothing."""
     if training.class_offsets is None:
         return ""
-    offsets = list(training.class_offsets)
-    return f"Such networks, trained on these images alone, add {offsets} to their logits, in order of label."
+    kind, offsets = training.network, list(training.class_offsets)
+    return (
+        f"Networks of the kind that they were made with ({kind.architecture}, width {kind.width}, depth {kind.depth}), "
+        f"trained on these images alone, add {offsets} to their logits, in order of label."
+    )
 
 
 def in_a_sentence(terms: Terms) -> str:
