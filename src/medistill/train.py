@@ -113,7 +113,7 @@ class Optimization:
 
     `epochs` passes over the set; with `cosine`, the rate falls from `rate` to 0 along half a cosine. `average` is the
     decay, step by step, of the average of the parameters; 0 averages nothing. With `only_head` all stays as it was but
-    the classifier: a linear probe of features.
+    the classifier, which follows its plain slope: a linear probe of features.
 
     `logit_adjustment` adds so many times the logarithm of each class's share of the set to the logits while learning
     (Menon et al., ICLR 2021, arXiv 2007.07314, equation 10). With `sharpness_radius` the slope is taken that far uphill
@@ -167,7 +167,7 @@ def train(
     device = data.pixels.device
     params, velocity, average = (each.to(device, copy=True) for each in (state.params, state.velocity, state.average))
     batches = math.ceil(len(data) / how.batch_size)
-    first_moving = network.size - network.head_size if how.only_head else 0
+    moving = slice(network.size - network.head_size if how.only_head else 0, None)
     adjustment = _adjustment(data, params, how.logit_adjustment)
     for epoch in range(state.epoch, how.epochs):
         order = _order(data, how.sampling, seed_for(f"epoch/{epoch}/order"))
@@ -178,8 +178,8 @@ def train(
             images, targets = data.batch(torch.from_numpy(indices))
             images = augment(images, draw_augmentation(how.augment, len(images), seed_for(f"epoch/{epoch}/{number}")))
             slope = _slope(network, params + adjustment, images, targets, how)
-            velocity.mul_(how.momentum).add_(slope).add_(params, alpha=how.weight_decay)
-            params[first_moving:].sub_(velocity[first_moving:], alpha=rate)
+            velocity[moving].mul_(how.momentum).add_(slope).add_(params[moving], alpha=how.weight_decay)
+            params[moving].sub_(velocity[moving], alpha=rate)
             average.lerp_(params, 1 - min(how.average, (1 + step) / (10 + step)))  # the start is soon forgotten
         if not bool(torch.isfinite(params).all()):
             raise MatchingError(
@@ -189,8 +189,10 @@ def train(
         yield State(epoch + 1, params.clone(), velocity.clone(), average.clone())
 
 
-def _slope(network: FlatNetwork, params: Params, images: Images, targets: Targets, how: Optimization) -> Params:
-    """The direction that a step goes against."""
+def _slope(network: FlatNetwork, params: Params, images: Images, targets: Targets, how: Optimization) -> Tensor:
+    """The direction that a step goes against, of the parameters that move."""
+    if how.only_head:
+        return network.head_slope(params, images, targets, len(images))
     slope = network.slope(params, images, targets, len(images)).params
     if how.sharpness_radius == 0:
         return slope

@@ -251,6 +251,9 @@ def test_compare_prints_a_table_and_leaves_the_comparison(place: Path) -> None:
     answer = json.loads(medistill(*common, *changes, "--json").stdout)
     assert answer == json.loads((place / "compared/comparison.json").read_text())
     assert {row["name"] for row in answer["rows"]} >= {"scratch", "byol", "byol-linear", "full-natural"}
+    assert len(answer["seeds"]) == 1
+    more = json.loads(medistill(*common, *changes, "--methods", "scratch", "--seeds", "2", "--json").stdout)
+    assert len(more["seeds"]) == 2
 
 
 def test_compare_refuses_an_unknown_method(place: Path) -> None:

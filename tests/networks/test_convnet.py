@@ -102,6 +102,22 @@ def test_parts_of_a_batch_change_the_memory_and_not_the_result(is_kept: bool, mo
         assert relative_error(ours, theirs) < 1e-12
 
 
+@pytest.mark.parametrize("is_narrow", [True, False])
+def test_features_without_a_gradient_are_those_that_the_slope_sees(
+    is_narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(1, 16, 1, torch.float32)
+    network = ConvNet(convnet(NetworkSettings(width=6, depth=2), 1, 16, CLASSES), EAGER, is_narrow)
+    monkeypatch.setattr(sys.modules[ConvNet.__module__], "_PART_BYTES", 2 * 6 * 16 * 16 * 4)  # two images of the five
+    passed = network.slope(*place.batch, keep=True)
+    with torch.no_grad():
+        seen = network.features(place.params, place.images)
+    assert seen.dtype == torch.float32
+    assert torch.equal(seen, torch.cat([part.features for part in passed.kept]))
+    assert relative_error(network.head_slope(*place.batch), passed.params[-network.head_size :]) < 1e-6
+    assert (relative_error(seen, place.automatic.features(place.params, place.images)) < 1e-6) != is_narrow
+
+
 def test_the_bias_before_a_norm_has_no_slope() -> None:
     place = Place(1, 8, 1, torch.float64)
     bias = place.written.views(place.written.slope(*place.batch).params)[1]

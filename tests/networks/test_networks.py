@@ -85,6 +85,15 @@ def test_logits_are_the_last_parameters_applied_to_the_features(architecture):
     assert torch.allclose(network.features(params, images) @ weight.T + bias, network(params, images), atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["convnet", "resnet18", "resnet18bn", "vgg11", "vit"])
+def test_the_slope_of_a_classifier_is_the_last_part_of_the_whole_slope(architecture):
+    network = build(convnet(architecture=architecture), 1, 8, 3)
+    params, images, targets = network.initial(5), torch.randn(6, 1, 8, 8), torch.rand(6, 3)
+    slope = network.slope(params, images, targets, 9).params
+    found = network.head_slope(params, images, targets, 9)
+    torch.testing.assert_close(found, slope[-network.head_size :], atol=1e-6, rtol=1e-4)
+
+
 def test_a_module_at_parameters_computes_the_same_and_owns_its_memory():
     network = build(convnet(), 1, 8, 3)
     params, images = network.initial(0), torch.rand(2, 1, 8, 8)

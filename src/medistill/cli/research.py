@@ -22,7 +22,10 @@ def compare(
         str | None,
         typer.Option("--ipc", help="Budgets of images a class, with commas between. [default: the recipe's]"),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repetitions of everything.")] = 3,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, help="Repetitions of everything. [default: 3, or 1 with --quick]"),
+    ] = None,
     natural: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +41,9 @@ def compare(
         ),
     ] = None,
     timm: Annotated[str, typer.Option("--timm", help="The model that --weights are for.")] = "resnet18",
-    quick: Annotated[bool, typer.Option("--quick", help="One seed, and less of everything.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less of everything, and one seed where --seeds asks for no more.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only predict time, memory and disk.")] = False,
     final: Annotated[bool, typer.Option("--final", help="Judge on the test split; every reading is recorded.")] = False,
     json: JsonFlag = False,
@@ -56,7 +61,8 @@ def compare(
     from medistill.comparison import compare as fill_table
 
     chosen = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
-    question = Question(chosen, _numbers("--ipc", ipc), 1 if quick else seeds, final, natural, weights, timm)
+    repetitions = seeds or (1 if quick else 3)
+    question = Question(chosen, _numbers("--ipc", ipc), repetitions, final, natural, weights, timm)
     opened = open_images(recipe, settings, out)
     if quick:
         opened = opened.with_recipe(quickened(opened.recipe))

@@ -20,6 +20,7 @@ from medistill.recipe import FOLLOW_TEACHERS, Architecture, Recipe
 from medistill.usage import measured
 
 _STEPS_TIMED = 3
+_PROBE = 1 / 3  # of a whole network's time: nothing goes back through the features of a linear probe
 
 
 def forecast(opened: Run, question: Question) -> Plan:
@@ -106,13 +107,15 @@ def _networks(opened: Run, question: Question, ipcs: Sequence[int]) -> list[Stag
     return stages
 
 
-def _arms(question: Question, backbones: Sequence[Architecture]) -> dict[Architecture, int]:
-    """How many arms of one budget each architecture has."""
+def _arms(question: Question, backbones: Sequence[Architecture]) -> dict[Architecture, float]:
+    """How many arms of one budget each architecture has, a linear probe counted as what it takes."""
     few = [name for name in ("scratch", "random", *RULES, *OBJECTIVES) if name in question.methods]
     pretexts = [name for name in PRETEXTS if name in question.methods and name != "mae"]
-    arms = dict.fromkeys(backbones, len(few) + 4 * len(pretexts) + 2 * ("transfer" in question.methods))
+    tuned = 1 + _PROBE  # with the same encoder once all is fine-tuned and once the classifier alone
+    arms = dict.fromkeys(backbones, len(few) + tuned * (2 * len(pretexts) + ("transfer" in question.methods)))
     if "mae" in question.methods:
-        arms["vit"] = arms["vit"] + 4 if "vit" in arms else 5  # a backbone's own rows have it from scratch already
+        scratch = 0 if "vit" in arms else 1  # a backbone's own rows have it from scratch already
+        arms["vit"] = arms.get("vit", 0) + scratch + 2 * tuned
     return {architecture: count for architecture, count in arms.items() if count}
 
 

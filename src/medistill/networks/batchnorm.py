@@ -66,6 +66,10 @@ class BatchNormNetwork(FlatNetwork):
         (slope,) = torch.autograd.grad(cross_entropy(logits, targets, batch_size), leaf)
         return Slope(slope)
 
+    def head_slope(self, params: Params, images: Images, targets: Targets, batch_size: int) -> Tensor:
+        """The classifier's part of `slope`, with features as they are while the network learns."""
+        return self.slope(params, images, targets, batch_size).params[-self.head_size :]
+
     def alignment(
         self, params: Params, images: Images, targets: Targets, batch_size: int, direction: Params, kept: Any = None
     ) -> Alignment:

@@ -31,10 +31,10 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from medistill.errors import RecipeError
 from medistill.networks import winograd
-from medistill.networks.flat import Alignment, FlatNetwork, Slope
+from medistill.networks.flat import Alignment, FlatNetwork, Slope, head_cotangent
 from medistill.networks.kernels import Kernels
 from medistill.recipe import NetworkSettings
-from medistill.shapes import Images, Params, Targets
+from medistill.shapes import Features, Images, Params, Targets
 
 _KERNEL = 3
 _MOST_CHANNELS_AS_PATCHES = 3
@@ -197,6 +197,14 @@ class ConvNet(FlatNetwork):
         ]
         self._width = convolutions[0].out_channels
 
+    def features(self, params: Params, images: Images) -> Features:
+        """See `FlatNetwork.features`; where no gradient is asked for, as the derivatives here see them."""
+        if torch.is_grad_enabled():
+            return super().features(params, images)
+        layers = self._layers(params)
+        parts = [self._forward(layers, images[part])[1].flatten(1) for part in self._parts(images)]
+        return torch.cat(parts).to(params.dtype)
+
     @torch.no_grad()
     def slope(self, params: Params, images: Images, targets: Targets, batch_size: int, keep: bool = False) -> Slope:
         """See `FlatNetwork.slope`."""
@@ -243,26 +251,28 @@ class ConvNet(FlatNetwork):
         size = -(-count // parts)
         return [slice(begin, begin + size) for begin in range(0, count, size)]
 
+    def _forward(self, layers: _Layers, images: Images) -> tuple[list[tuple[Tensor, Tensor, Tensor, Tensor]], Tensor]:
+        """What every block has of its input, see `_Kept`, and what the last one puts out."""
+        passed, y = [], images.bfloat16() if self._narrow else images
+        for convolution, block in zip(self._convolutions, layers.blocks, strict=True):
+            x = convolution.arranged(y)
+            z = convolution.forward(x, block.weight)
+            y, mean, s = self._kernels.forward(z, block.gain, block.shift)
+            passed.append((x, z, mean, s))
+        return passed, y
+
     def _pass(
         self, layers: _Layers, images: Images, targets: Targets, batch_size: int, is_again: bool = False
     ) -> tuple[_Pass, Tensor]:
         """One pass forward and back, and the slope, which is left empty where the pass `is_again` made."""
-        passed = []
-        x = images.bfloat16() if self._narrow else images
-        for convolution, block in zip(self._convolutions, layers.blocks, strict=True):
-            x = convolution.arranged(x)
-            z = convolution.forward(x, block.weight)
-            y, mean, s = self._kernels.forward(z, block.gain, block.shift)
-            passed.append((x, z, mean, s))
-            x = y
+        passed, y = self._forward(layers, images)
         head = layers.head
-        features = x.flatten(1).to(head.weight.dtype)
-        odds = (features @ head.weight.T + head.bias).softmax(1)
-        logits_bar = (odds * targets.sum(1, keepdim=True) - targets) / batch_size
+        features = y.flatten(1).to(head.weight.dtype)
+        odds, logits_bar = head_cotangent(features, *head, targets, batch_size)
 
         slopes = [logits_bar.T @ features, logits_bar.sum(0)]
         kept = []
-        y_bar = _like(x, logits_bar @ head.weight)
+        y_bar = _like(y, logits_bar @ head.weight)
         for number in reversed(range(len(passed))):
             convolution, block, (x, z, mean, s) = self._convolutions[number], layers.blocks[number], passed[number]
             kept.append(_Kept(x, z, mean, s, y_bar))

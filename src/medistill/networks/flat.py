@@ -140,6 +140,14 @@ class FlatNetwork:
         (slope,) = torch.autograd.grad(cross_entropy(self(leaf, images), targets, batch_size), leaf)
         return Slope(slope)
 
+    @torch.no_grad()
+    def head_slope(self, params: Params, images: Images, targets: Targets, batch_size: int) -> Tensor:
+        """The classifier's part of `slope`, `head_size` numbers; nothing goes back through the features."""
+        seen = self.features(params, images)
+        weight, bias = self.views(params)[-2:]
+        _, logits_bar = head_cotangent(seen, weight, bias, targets, batch_size)
+        return torch.cat([(logits_bar.T @ seen).flatten(), logits_bar.sum(0)])
+
     def alignment(
         self, params: Params, images: Images, targets: Targets, batch_size: int, direction: Params, kept: Any = None
     ) -> Alignment:
@@ -166,3 +174,11 @@ def cross_entropy(logits: Logits, targets: Targets, batch_size: int) -> Scalar:
     The size of the whole batch is given, so that the values of its micro-batches add up to the value of the batch.
     """
     return -(targets * functional.log_softmax(logits, 1)).sum() / batch_size
+
+
+def head_cotangent(
+    features: Features, weight: Tensor, bias: Tensor, targets: Targets, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """What a linear classifier thinks of features, as probabilities, and the slope of `cross_entropy` to its logits."""
+    odds = functional.linear(features, weight, bias).softmax(1)
+    return odds, (odds * targets.sum(1, keepdim=True) - targets) / batch_size
