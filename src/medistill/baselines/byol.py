@@ -6,6 +6,7 @@ Source: Grill et al., NeurIPS 2020 (arXiv 2006.07733).
 import copy
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +17,13 @@ from medistill.shapes import Features, Images, Scalar
 
 _HIDDEN, _PROJECTED = 512, 128  # published: 4096 and 256, for ResNet-50 and a million images
 _MOMENTUM = 0.99  # published: 0.996, for ten times as many steps
+
+
+class Seen(NamedTuple):
+    """A view as both networks project it; nothing goes back through the target."""
+
+    online: Features
+    target: Features
 
 
 class BYOL(Pretext):
@@ -36,6 +44,10 @@ class BYOL(Pretext):
 
     def loss(self, first: Images, second: Images, draw: torch.Generator) -> Scalar:
         """Both views predict each other."""
+        return self.apart(self._seen(first), self._seen(second))
+
+    def apart(self, first: Seen, second: Seen) -> Scalar:
+        """How far each view's prediction lies from what the target says of the other."""
         return self._predicted(first, second) + self._predicted(second, first)
 
     @torch.no_grad()
@@ -47,10 +59,13 @@ class BYOL(Pretext):
             for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
                 slow.lerp_(fast, 1 - momentum)
 
-    def _predicted(self, here: Images, there: Images) -> Scalar:
+    def _seen(self, view: Images) -> Seen:
         with torch.no_grad():
-            target = self.target_projector(self.target_encoder(there))
-        return prediction_distance(self.predictor(self.projector(self.encoder(here))), target)
+            target = self.target_projector(self.target_encoder(view))
+        return Seen(self.projector(self.encoder(view)), target)
+
+    def _predicted(self, here: Seen, there: Seen) -> Scalar:
+        return prediction_distance(self.predictor(here.online), there.target)
 
 
 def prediction_distance(prediction: Features, target: Features) -> Scalar:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medistill.baselines.byol import BYOL
-from medistill.shapes import Features, Images, Scalar
+from medistill.baselines.byol import BYOL, Seen
+from medistill.shapes import Features, Scalar
 
 _TEMPERATURE = 0.1
 _WEIGHT = 1.0
@@ -21,15 +21,13 @@ _WEIGHT = 1.0
 class SKD(BYOL):
     """What BYOL is made of; only the loss has a second part."""
 
-    def loss(self, first: Images, second: Images, draw: torch.Generator) -> Scalar:
+    def apart(self, first: Seen, second: Seen) -> Scalar:
         """BYOL's loss, and the distance of the two networks' similarities, both ways."""
-        own = super().loss(first, second, draw)
-        return own + _WEIGHT * (self._similar(first, second) + self._similar(second, first)) / 2
+        return super().apart(first, second) + _WEIGHT * (_similar(first, second) + _similar(second, first)) / 2
 
-    def _similar(self, here: Images, there: Images) -> Scalar:
-        with torch.no_grad():
-            target = self.target_projector(self.target_encoder(there))
-        return similarity_divergence(self.projector(self.encoder(here)), target, _TEMPERATURE)
+
+def _similar(here: Seen, there: Seen) -> Scalar:
+    return similarity_divergence(here.online, there.target, _TEMPERATURE)
 
 
 def similarity_divergence(online: Features, target: Features, temperature: float) -> Scalar:
