@@ -288,6 +288,15 @@ def test_a_forecast_counts_what_a_comparison_will_train(tmp_path):
     assert not (run.out / "work").exists()
 
 
+def test_a_forecast_leaves_out_what_cells_answer(whole, tmp_path):
+    run = opened(whole[0])
+    assert forecast(run, Question(seeds=2)).stages == ()
+    shutil.copytree(run.out / "cells", tmp_path / "out/cells")
+    next((tmp_path / "out/cells").glob("byol-*")).unlink()
+    left = forecast(opened(tmp_path), Question(seeds=2))
+    assert [stage.name for stage in left.stages] == ["byol pre-training", "networks, 2 a class"]
+
+
 def test_a_comparison_gives_class_offsets_to_those_whom_they_help():
     ours = recipe_from({"distill": {"class_offsets": True}})
     assert with_objective(ours, "mtt").distill.states_offsets

@@ -283,9 +283,14 @@ def bench_of(opened: Run) -> Bench:
 def images_to_judge(opened: Run, final: bool) -> tuple[LabelledImages, str]:
     """The validation images or, with `final`, those of the test split, which is recorded; and what they are called."""
     if not final:
-        return opened.splits.validation, "validation"
+        return opened.splits.validation, split_to_judge(final)
     append_line(_test_reads(opened), opened.recipe.digest())
-    return opened.splits.test, "test"
+    return opened.splits.test, split_to_judge(final)
+
+
+def split_to_judge(final: bool) -> str:
+    """What the images are called that figures are reported on."""
+    return "test" if final else "validation"
 
 
 def test_readings(opened: Run) -> int:

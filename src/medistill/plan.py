@@ -61,7 +61,7 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """The most memory that any stage holds."""
-        return max(stage.memory_bytes for stage in self.stages)
+        return max((stage.memory_bytes for stage in self.stages), default=0)
 
     @property
     def disk_bytes(self) -> int:

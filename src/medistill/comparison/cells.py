@@ -6,14 +6,14 @@ files of OUT/cells together, and `compare` has only to train what no file has.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from medistill import __version__
+from medistill import __version__, pipeline
 from medistill.comparison.contenders import Contender
-from medistill.comparison.question import Question
+from medistill.comparison.question import Question, Turn
 from medistill.errors import StorageError
 from medistill.evaluate import Judged
 from medistill.evidence import Labels, Pretrained, Protocol
@@ -84,6 +84,17 @@ def cell_path(budgeted: Run, question: Question, method: str, split: str) -> Pat
         decide += [_identity(question.natural), _identity(question.weights), question.timm]
     told = digest(json.dumps(decide).encode())[:12]
     return budgeted.out / "cells" / f"{method}-ipc{recipe.distill.ipc}-seed{recipe.seed}-{told}.json"
+
+
+def lacking(opened: Run, question: Question) -> list[Turn]:
+    """The turns that are still to be taken, each with the methods that no file answers."""
+    split = pipeline.split_to_judge(question.final)
+    turns = []
+    for turn in question.turns(opened.recipe):
+        run = opened.with_recipe(turn.recipe)
+        paths = {name: cell_path(run, question, name, split) for name in turn.methods}
+        turns.append(replace(turn, methods=tuple(name for name, path in paths.items() if not path.exists())))
+    return [turn for turn in turns if turn.methods]
 
 
 def _identity(given: str | None) -> str:

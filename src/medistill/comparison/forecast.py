@@ -1,6 +1,7 @@
 """What a comparison will cost, before it begins: a few steps of every kind, times how many there will be."""
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -8,9 +9,9 @@ from torch import Tensor
 
 from medistill.baselines.encoders import PRETEXTS
 from medistill.baselines.pretraining import duration, pretrain
-from medistill.baselines.selection import RULES
+from medistill.comparison.cells import lacking
 from medistill.comparison.contenders import check_transfer
-from medistill.comparison.question import OBJECTIVES, Question, with_budget, with_objective
+from medistill.comparison.question import OBJECTIVES, Question, Turn, with_budget, with_objective
 from medistill.jobs import Tick, run_jobs
 from medistill.networks import build
 from medistill.package import Transform
@@ -24,40 +25,48 @@ _PROBE = 1 / 3  # of a whole network's time: nothing goes back through the featu
 
 
 def forecast(opened: Run, question: Question) -> Plan:
-    """Predict time, memory and disk of a whole comparison, all seeds and budgets; takes about a minute.
+    """Predict time, memory and disk of what no cell answers yet, all seeds and budgets; takes about a minute.
 
     What transfer learns from, apart from the gratings, is not read for this: its own training is left out.
     """
     check_transfer(opened, question)
-    ipcs = question.ipcs or (opened.recipe.distill.ipc,)
-    asked = [name for name in OBJECTIVES if name in question.methods]
+    turns = lacking(opened, question)
     stages = []
-    if FOLLOW_TEACHERS & set(asked):
-        stages.append(teaching(opened).times(question.seeds))
-    for name in asked:
-        for ipc in ipcs:
-            variant = opened.with_recipe(with_objective(with_budget(opened.recipe, ipc), name))
-            cost = distillation(variant).times(question.seeds)
+    learners = {turn.recipe.seed for turn in turns if FOLLOW_TEACHERS & set(turn.methods)}
+    if learners:
+        stages.append(teaching(opened).times(len(learners)))
+    for name in OBJECTIVES:
+        for ipc, times in _times(turns, name).items():
+            cost = distillation(opened.with_recipe(with_objective(with_budget(opened.recipe, ipc), name))).times(times)
             stages.append(Stage(f"{name}, {ipc} a class", cost.seconds, cost.memory_bytes, cost.disk_bytes))
-    stages += [stage.times(question.seeds) for stage in _pretraining(opened, question, ipcs)]
-    return Plan((*stages, *(stage.times(question.seeds) for stage in _networks(opened, question, ipcs))))
+    return Plan((*stages, *_pretraining(opened, turns), *_networks(opened, turns)))
 
 
-def _pretraining(opened: Run, question: Question, ipcs: Sequence[int]) -> list[Stage]:
-    """Every pretext on the few of each budget and on all images."""
+def _times(turns: Sequence[Turn], method: str) -> Counter[int]:
+    """How often a method has its turn, budget by budget."""
+    return Counter(turn.recipe.distill.ipc for turn in turns if method in turn.methods)
+
+
+def _pretraining(opened: Run, turns: Sequence[Turn]) -> list[Stage]:
+    """Every pretext on the few of each budget, and once a seed on all images."""
     recipe, train = opened.recipe, opened.splits.train
     stages = []
-    for method in (name for name in PRETEXTS if name in question.methods):
-        counts = [*(ipc * len(train.class_names) for ipc in ipcs), len(train)]
+    for method in PRETEXTS:
+        counts = Counter({ipc * len(train.class_names): times for ipc, times in _times(turns, method).items()})
+        counts[len(train)] += len({turn.recipe.seed for turn in turns if method in turn.methods})
         for architecture in ("vit",) if method == "mae" else (recipe.network.architecture, *recipe.evaluate.unseen):
             costs = [
-                (math.prod(duration(recipe.pretrain, count)), _pretraining_step(opened, method, architecture, count))
-                for count in counts
+                (
+                    times * math.prod(duration(recipe.pretrain, count)),
+                    *_pretraining_step(opened, method, architecture, count),
+                )
+                for count, times in counts.items()
+                if times
             ]
-            seconds = sum(steps * each for steps, (each, _) in costs) / opened.processes
-            memory = max(bytes_held for _, (_, bytes_held) in costs)
-            held = held_together(opened.processes, memory, recipe.machine.place)
-            stages.append(Stage(f"{method} pre-training", seconds, held, 0))
+            if costs:
+                seconds = sum(steps * each for steps, each, _ in costs) / opened.processes
+                held = held_together(opened.processes, max(memory for *_, memory in costs), recipe.machine.place)
+                stages.append(Stage(f"{method} pre-training", seconds, held, 0))
     return stages
 
 
@@ -83,40 +92,43 @@ def _pretrain_briefly(
     return measured(lambda: next(epochs), _STEPS_TIMED)
 
 
-def _networks(opened: Run, question: Question, ipcs: Sequence[int]) -> list[Stage]:
+def _networks(opened: Run, turns: Sequence[Turn]) -> list[Stage]:
     """The networks of every row, the rate search among them."""
     recipe, settings, train = opened.recipe, opened.recipe.evaluate, opened.splits.train
     each = settings.networks + (settings.search_networks * len(settings.rates) if len(settings.rates) > 1 else 0)
     backbones = (recipe.network.architecture, *settings.unseen)
     stages = []
-    for ipc in ipcs:
+    for ipc in dict.fromkeys(turn.recipe.distill.ipc for turn in turns):
         count = ipc * len(train.class_names)
         seconds, memory = 0.0, 0
-        for architecture, arms in _arms(question, backbones).items():
+        for architecture, arms in _arms([turn for turn in turns if turn.recipe.distill.ipc == ipc], backbones).items():
             step, held = training_step(opened, architecture, min(count, settings.batch_size))
             batches = math.ceil(count / settings.batch_size)
             steps = batches * math.ceil(settings.steps / batches)
             seconds, memory = seconds + arms * each * steps * step, max(memory, held)
-        held = held_together(opened.processes, memory, recipe.machine.place)
-        stages.append(Stage(f"networks, {ipc} a class", seconds / opened.processes, held, 0))
-    if "full" in question.methods:
+        if seconds:
+            held = held_together(opened.processes, memory, recipe.machine.place)
+            stages.append(Stage(f"networks, {ipc} a class", seconds / opened.processes, held, 0))
+    full = sum(_times(turns, "full").values())
+    if full:
         step, held = training_step(opened, backbones[0], settings.batch_size)
         steps = settings.full_epochs * math.ceil(len(train) / settings.batch_size)
         held = held_together(opened.processes, held, recipe.machine.place)
-        stages.append(Stage("networks, all images", 2 * each * steps * step / opened.processes, held, 0))
+        stages.append(Stage("networks, all images", full * 2 * each * steps * step / opened.processes, held, 0))
     return stages
 
 
-def _arms(question: Question, backbones: Sequence[Architecture]) -> dict[Architecture, float]:
+def _arms(turns: Sequence[Turn], backbones: Sequence[Architecture]) -> dict[Architecture, float]:
     """How many arms of one budget each architecture has, a linear probe counted as what it takes."""
-    few = [name for name in ("scratch", "random", *RULES, *OBJECTIVES) if name in question.methods]
-    pretexts = [name for name in PRETEXTS if name in question.methods and name != "mae"]
+    arms: dict[Architecture, float] = defaultdict(float)
     tuned = 1 + _PROBE  # with the same encoder once all is fine-tuned and once the classifier alone
-    arms = dict.fromkeys(backbones, len(few) + tuned * (2 * len(pretexts) + ("transfer" in question.methods)))
-    if "mae" in question.methods:
-        scratch = 0 if "vit" in arms else 1  # a backbone's own rows have it from scratch already
-        arms["vit"] = arms.get("vit", 0) + scratch + 2 * tuned
-    return {architecture: count for architecture, count in arms.items() if count}
+    for name in (name for turn in turns for name in turn.methods):
+        if name == "mae":
+            arms["vit"] += 2 * tuned + (0 if "vit" in backbones else 1)  # a backbone has it from scratch already
+        elif name != "full":
+            for architecture in backbones:
+                arms[architecture] += 2 * tuned if name in PRETEXTS else tuned if name == "transfer" else 1
+    return arms
 
 
 def _mute(count: int) -> None:

@@ -42,6 +42,29 @@ class Question:
         if any(ipc < 1 for ipc in self.ipcs) or len(set(self.ipcs)) < len(self.ipcs):
             raise RecipeError(f"--ipc {','.join(map(str, self.ipcs))}: expected different numbers of 1 or more.")
 
+    def turns(self, recipe: Recipe) -> "list[Turn]":
+        """Seed by seed, and within a seed budget by budget."""
+        budgets = self.ipcs or (recipe.distill.ipc,)
+        # What all images teach does not depend on the budget.
+        few = tuple(name for name in METHODS if name in self.methods and name != "full")
+        full = ("full",) if "full" in self.methods else ()
+        return [
+            Turn(
+                with_budget(recipe.model_copy(update={"seed": recipe.seed + number}), ipc),
+                few + full if ipc == budgets[0] else few,
+            )
+            for number in range(self.seeds)
+            for ipc in budgets
+        ]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One repetition at one budget, which its recipe names, and the methods that take part, as `METHODS` orders them."""
+
+    recipe: Recipe
+    methods: tuple[str, ...]
+
 
 def with_budget(recipe: Recipe, ipc: int) -> Recipe:
     """The recipe with another number of images a class."""

@@ -15,7 +15,7 @@ from medistill import metrics, pipeline
 from medistill.comparison.cells import Cell, Finding, cell_path, keep, recall
 from medistill.comparison.contenders import Contenders
 from medistill.comparison.pages import write_pages
-from medistill.comparison.question import METHODS, Question, with_budget
+from medistill.comparison.question import Question
 from medistill.evaluate import commonest, judge_arms
 from medistill.evidence import Compared, Comparison, Pretrained, Protocol
 from medistill.files import write_json
@@ -39,20 +39,19 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
         MedistillError: see the stages.
     """
     judged, split = pipeline.images_to_judge(opened, question.final)
-    ipcs = question.ipcs or (opened.recipe.distill.ipc,)
-    seeds = tuple(opened.recipe.seed + number for number in range(question.seeds))
+    turns = question.turns(opened.recipe)
+    ipcs = tuple(dict.fromkeys(turn.recipe.distill.ipc for turn in turns))
+    seeds = tuple(dict.fromkeys(turn.recipe.seed for turn in turns))
     lines: dict[_Key, list[Finding]] = {}
     pretrained: dict[Pretrained, None] = {}  # an encoder of all images serves every budget
     machines: dict[str, None] = {}
     comparison, begun = None, time.monotonic()
     for number, seed in enumerate(seeds):
-        seeded = opened.with_recipe(opened.recipe.model_copy(update={"seed": seed}))
-        for ipc in ipcs:
+        for turn in (each for each in turns if each.recipe.seed == seed):
+            ipc = turn.recipe.distill.ipc
             progress.say(f"Seed {number + 1} of {len(seeds)}, {ipc} images a class.")
-            budgeted = seeded.with_recipe(with_budget(seeded.recipe, ipc))
-            # What all images teach does not depend on the budget.
-            methods = [name for name in METHODS if name in question.methods and (name != "full" or ipc == ipcs[0])]
-            for cell in _cells(budgeted, question, methods, judged, split, progress):
+            budgeted = opened.with_recipe(turn.recipe)
+            for cell in _cells(budgeted, question, turn.methods, judged, split, progress):
                 pretrained |= dict.fromkeys(cell.pretrained)
                 machines[cell.machine] = None
                 for each in cell.findings:
