@@ -60,7 +60,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Turn:
-    """One repetition at one budget, which its recipe names, and the methods that take part, as `METHODS` orders them."""
+    """One repetition at one budget, which its recipe names, and who takes part, in the order of `METHODS`."""
 
     recipe: Recipe
     methods: tuple[str, ...]
