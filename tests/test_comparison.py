@@ -202,11 +202,14 @@ def test_bytes_are_those_of_png_files():
 
 
 def test_a_quick_comparison_is_smaller_in_everything_that_takes_time():
-    whole = recipe({"teachers.count": 10, "distill.outer_steps": 400, "evaluate.unseen": ["resnet18"]})
+    whole = recipe(
+        {"evaluate.steps": 300, "teachers.count": 10, "distill.outer_steps": 400, "evaluate.unseen": ["resnet18"]}
+    )
     small = quickened(whole)
     assert small.teachers.count < whole.teachers.count
     assert small.distill.outer_steps < whole.distill.outer_steps
     assert small.pretrain.steps < whole.pretrain.steps
+    assert small.evaluate.steps < whole.evaluate.steps
     assert small.evaluate.unseen == ()
     assert quickened(small) == small
 

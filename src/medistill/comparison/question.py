@@ -93,6 +93,7 @@ def quickened(recipe: Recipe) -> Recipe:
         ("distill", "validate_networks"): 2,
         ("pretrain", "steps"): 300,
         ("evaluate", "networks"): 3,
+        ("evaluate", "steps"): 150,
     }
     for (section, key), value in most.items():
         settings[section][key] = min(settings[section][key], value)
