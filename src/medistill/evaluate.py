@@ -9,7 +9,6 @@ do not depend on a distillation (random images, all images) are trained once for
 """
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,16 +18,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch.nn import functional
 
-from medistill import __version__, metrics
+from medistill import metrics
 from medistill.errors import MatchingError, RecipeError
 from medistill.evidence import Labels, Row
-from medistill.files import remove_partials, storage_errors, write_whole
+from medistill.files import remove_partials
 from medistill.images import Indices, LabelledImages
 from medistill.jobs import Progress, Silence, Tick, run_jobs
+from medistill.kept import keep, recall, told_apart
 from medistill.networks import AUTOMATIC, FlatNetwork, Timm, build
 from medistill.package import Transform
 from medistill.recipe import Architecture, MachineSettings, Recipe, Sampling
@@ -328,7 +326,7 @@ def train_all(
         results[job] = network
         path = paths[job]
         if path is not None and network is not None:
-            write_whole(path, save({"params": network.params}, {"seconds": str(network.seconds)}))
+            keep(path, {"params": network.params}, {"seconds": str(network.seconds)})
     return results
 
 
@@ -468,10 +466,8 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
             "content": content[arm.name],
             "only head": arm.only_head,
             "job": asdict(job),
-            "made by": f"medistill {__version__} torch {torch.__version__}",
         }
-        hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        paths[job] = folder / f"{arm.name}-{job.role}-{job.replica}-{hashed[:24]}.safetensors"
+        paths[job] = folder / f"{arm.name}-{job.role}-{job.replica}-{told_apart(identity)}.safetensors"
     return paths
 
 
@@ -487,10 +483,5 @@ def _content(arm: Arm) -> str:
 
 
 def _load(path: Path | None) -> Trained | None:
-    if path is None or not path.exists():
-        return None
-    try:
-        with storage_errors(path), safe_open(path, framework="pt") as file:
-            return Trained(file.get_tensor("params"), float(file.metadata()["seconds"]))
-    except (SafetensorError, KeyError, TypeError):
-        return None
+    kept = None if path is None else recall(path)
+    return None if kept is None else Trained(kept.tensors["params"], float(kept.about["seconds"]))

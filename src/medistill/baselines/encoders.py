@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from medistill import __version__
 from medistill.baselines.byol import BYOL
 from medistill.baselines.mae import MAE
 from medistill.baselines.pretraining import Epoch, Pretext, duration, pretrain
 from medistill.baselines.simsiam import SimSiam
 from medistill.baselines.skd import SKD
-from medistill.files import remove_partials, write_whole
+from medistill.files import remove_partials
 from medistill.jobs import Progress, Tick, run_jobs
+from medistill.kept import keep, recall, told_apart
 from medistill.networks import build
 from medistill.package import Transform
 from medistill.recipe import Architecture, Recipe
@@ -104,7 +102,7 @@ def learn_encoders(
         lesson = missing[index]
         found[lesson] = encoder
         about = {"epochs": json.dumps([asdict(epoch) for epoch in encoder.epochs])}
-        write_whole(paths[lesson], save({"params": encoder.params}, about))
+        keep(paths[lesson], {"params": encoder.params}, about)
     return {lesson: encoder for lesson, encoder in found.items() if encoder is not None}
 
 
@@ -137,18 +135,12 @@ def _key(recipe: Recipe, lesson: Lesson, images: Mapping[str, Tensor], transform
         "pixels": hashlib.sha256(images[lesson.images].numpy().tobytes()).hexdigest(),
         "transform": transform.model_dump(),
         "device": recipe.machine.place,
-        "made by": f"medistill {__version__} torch {torch.__version__}",
     }
-    hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"{lesson.method}-{lesson.architecture}-{lesson.images}-{hashed[:24]}"
+    return f"{lesson.method}-{lesson.architecture}-{lesson.images}-{told_apart(identity)}"
 
 
 def _load(path: Path) -> Encoder | None:
-    if not path.exists():
+    kept = recall(path)
+    if kept is None:
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            epochs = tuple(Epoch(**epoch) for epoch in json.loads(file.metadata()["epochs"]))
-            return Encoder(file.get_tensor("params"), epochs)
-    except (SafetensorError, KeyError, ValueError, TypeError):
-        return None
+    return Encoder(kept.tensors["params"], tuple(Epoch(**epoch) for epoch in json.loads(kept.about["epochs"])))

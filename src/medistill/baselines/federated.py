@@ -7,19 +7,15 @@ it is, so the network after ten rounds is on the way to the one after a hundred.
 Source: McMahan et al., AISTATS 2017 (arXiv 1602.05629), algorithm 1, with every hospital in every round.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from medistill import __version__
 from medistill.evaluate import network_of
-from medistill.files import remove_partials, storage_errors, write_whole
+from medistill.files import remove_partials
 from medistill.jobs import Progress, Tick, run_jobs
+from medistill.kept import keep, recall, told_apart
 from medistill.networks import FlatNetwork
 from medistill.recipe import Recipe
 from medistill.shapes import Params
@@ -63,7 +59,7 @@ def average_federated(
     shared = (recipe, hospitals, rounds, rate)
     for index, params in run_jobs(_train_one, missing, shared, processes, progress.advance):
         found[missing[index]] = params
-        write_whole(paths[missing[index]], save({str(count): each for count, each in params.items()}))
+        keep(paths[missing[index]], {str(count): each for count, each in params.items()})
     return {count: [params[count] for params in found.values() if params is not None] for count in rounds}
 
 
@@ -120,16 +116,10 @@ def _key(recipe: Recipe, hospitals: Sequence[TrainingSet], rounds: Sequence[int]
         "hospitals": [images.fingerprint() for images in hospitals],
         "rounds": sorted(rounds),
         "rate": rate,
-        "made by": f"medistill {__version__} torch {torch.__version__}",
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+    return told_apart(identity)
 
 
 def _load(path: Path, rounds: Sequence[int]) -> dict[int, Params] | None:
-    if not path.exists():
-        return None
-    try:
-        with storage_errors(path), safe_open(path, framework="pt") as file:
-            return {count: file.get_tensor(str(count)) for count in rounds}
-    except SafetensorError:
-        return None
+    kept = recall(path)
+    return None if kept is None else {count: kept.tensors[str(count)] for count in rounds}
