@@ -132,6 +132,21 @@ def test_a_cell_of_another_recipe_source_or_split_is_not_taken(whole, tmp_path):
     assert own not in others
 
 
+def test_what_transfer_learns_from_is_told_by_content_split_and_folder(whole, tmp_path):
+    run = opened(whole[0])
+
+    def cell(natural):
+        return cell_path(run, Question(natural=str(natural)), "transfer", "validation")
+
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"eleven")):
+        (tmp_path / name / "dogs").mkdir(parents=True)
+        (tmp_path / name / "dogs/1.png").write_bytes(content)
+    file, twin = tmp_path / "a/dogs/1.png", tmp_path / "b/dogs/1.png"
+    assert cell(f"{file}#train") == cell(f"{twin}#train")
+    assert len({cell(file), cell(f"{file}#train"), cell(f"{file}#test")}) == 3
+    assert cell(tmp_path / "a") == cell(tmp_path / "b") != cell(tmp_path / "c")
+
+
 def test_a_damaged_cell_is_named(whole, tmp_path):
     folder, comparison = whole
     path = next((folder / "out/cells").glob("random-*"))

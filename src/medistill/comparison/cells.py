@@ -20,6 +20,7 @@ from medistill.evidence import Labels, Pretrained, Protocol
 from medistill.files import digest, read_json, write_json
 from medistill.metrics import Answers
 from medistill.pipeline import Run
+from medistill.sources.opening import split_off
 
 _DECIDE = ("source", "network", "teachers", "distill", "augment", "pretrain", "evaluate")
 
@@ -98,11 +99,19 @@ def lacking(opened: Run, question: Question) -> list[Turn]:
 
 
 def _identity(given: str | None) -> str:
-    """What a file contains, wherever it lies; of all else, a folder or a word such as `hub`, what it is called."""
+    """What a file contains, wherever it lies, or the names and sizes in a folder; a word such as `hub` is itself."""
     if given is None:
         return ""
-    path = Path(given)
-    return digest(path.read_bytes()) if path.is_file() else given
+    source, split = split_off(given)
+    path = Path(source).expanduser()
+    if path.is_file():
+        told = digest(path.read_bytes())
+    elif path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        told = digest("\n".join(f"{file.relative_to(path)} {file.stat().st_size}" for file in files).encode())
+    else:
+        told = source
+    return told if split is None else f"{told}#{split}"
 
 
 def keep(path: Path, cell: Cell) -> None:
