@@ -4,7 +4,6 @@ So whoever asks for the same again, after an interruption or in another command,
 else does not. A damaged file counts as none: what was in it is computed again.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from medistill import __version__
-from medistill.files import storage_errors, write_whole
+from medistill.files import digest, storage_errors, write_whole
 
 
 class Kept(NamedTuple):
@@ -33,7 +32,7 @@ def told_apart(identity: Mapping[str, object]) -> str:
         identity: what JSON can say.
     """
     whole = {**identity, "made by": f"medistill {__version__} torch {torch.__version__}"}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:24]
+    return digest(json.dumps(whole, sort_keys=True).encode())[:24]
 
 
 def keep(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
@@ -46,7 +45,7 @@ def keep(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = 
 
 
 def recall(path: Path) -> Kept | None:
-    """What `keep` wrote; None where there is nothing, or something else.
+    """What `keep` wrote; None where there is no file, or a damaged one.
 
     Raises:
         StorageError: the disk refused.

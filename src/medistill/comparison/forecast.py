@@ -36,37 +36,33 @@ def forecast(opened: Run, question: Question) -> Plan:
     if learners:
         stages.append(teaching(opened).times(len(learners)))
     for name in OBJECTIVES:
-        for ipc, times in _times(turns, name).items():
+        for ipc, times in Counter(turn.recipe.distill.ipc for turn in _with(turns, name)).items():
             cost = distillation(opened.with_recipe(with_objective(with_budget(opened.recipe, ipc), name))).times(times)
             stages.append(Stage(f"{name}, {ipc} a class", cost.seconds, cost.memory_bytes, cost.disk_bytes))
     return Plan((*stages, *_pretraining(opened, turns), *_networks(opened, turns)))
 
 
-def _times(turns: Sequence[Turn], method: str) -> Counter[int]:
-    """How often a method has its turn, budget by budget."""
-    return Counter(turn.recipe.distill.ipc for turn in turns if method in turn.methods)
+def _with(turns: Sequence[Turn], method: str) -> list[Turn]:
+    """The turns that a method takes part in."""
+    return [turn for turn in turns if method in turn.methods]
 
 
 def _pretraining(opened: Run, turns: Sequence[Turn]) -> list[Stage]:
     """Every pretext on the few of each budget, and once a seed on all images."""
     recipe, train = opened.recipe, opened.splits.train
     stages = []
-    for method in PRETEXTS:
-        counts = Counter({ipc * len(train.class_names): times for ipc, times in _times(turns, method).items()})
-        counts[len(train)] += len({turn.recipe.seed for turn in turns if method in turn.methods})
+    for method in (name for name in PRETEXTS if _with(turns, name)):
+        asked = _with(turns, method)
+        times = Counter(turn.recipe.distill.ipc * len(train.class_names) for turn in asked)
+        times[len(train)] += len({turn.recipe.seed for turn in asked})
         for architecture in ("vit",) if method == "mae" else (recipe.network.architecture, *recipe.evaluate.unseen):
-            costs = [
-                (
-                    times * math.prod(duration(recipe.pretrain, count)),
-                    *_pretraining_step(opened, method, architecture, count),
-                )
-                for count, times in counts.items()
-                if times
-            ]
-            if costs:
-                seconds = sum(steps * each for steps, each, _ in costs) / opened.processes
-                held = held_together(opened.processes, max(memory for *_, memory in costs), recipe.machine.place)
-                stages.append(Stage(f"{method} pre-training", seconds, held, 0))
+            seconds, memory = 0.0, 0
+            for images, repetitions in times.items():
+                step, held = _pretraining_step(opened, method, architecture, images)
+                steps = math.prod(duration(recipe.pretrain, images))
+                seconds, memory = seconds + repetitions * steps * step, max(memory, held)
+            held = held_together(opened.processes, memory, recipe.machine.place)
+            stages.append(Stage(f"{method} pre-training", seconds / opened.processes, held, 0))
     return stages
 
 
@@ -109,7 +105,7 @@ def _networks(opened: Run, turns: Sequence[Turn]) -> list[Stage]:
         if seconds:
             held = held_together(opened.processes, memory, recipe.machine.place)
             stages.append(Stage(f"networks, {ipc} a class", seconds / opened.processes, held, 0))
-    full = sum(_times(turns, "full").values())
+    full = len(_with(turns, "full"))
     if full:
         step, held = training_step(opened, backbones[0], settings.batch_size)
         steps = settings.full_epochs * math.ceil(len(train) / settings.batch_size)
@@ -122,12 +118,12 @@ def _arms(turns: Sequence[Turn], backbones: Sequence[Architecture]) -> dict[Arch
     """How many arms of one budget each architecture has, a linear probe counted as what it takes."""
     arms: dict[Architecture, float] = defaultdict(float)
     tuned = 1 + _PROBE  # with the same encoder once all is fine-tuned and once the classifier alone
-    for name in (name for turn in turns for name in turn.methods):
-        if name == "mae":
-            arms["vit"] += 2 * tuned + (0 if "vit" in backbones else 1)  # a backbone has it from scratch already
-        elif name != "full":
-            for architecture in backbones:
-                arms[architecture] += 2 * tuned if name in PRETEXTS else tuned if name == "transfer" else 1
+    several = {"transfer": tuned} | dict.fromkeys(PRETEXTS, 2 * tuned)
+    for name in (name for turn in turns for name in turn.methods if name != "full"):
+        for architecture in ("vit",) if name == "mae" else backbones:
+            arms[architecture] += several.get(name, 1)
+        if name == "mae" and "vit" not in backbones:
+            arms["vit"] += 1  # from scratch, which a backbone has already
     return arms
 
 
