@@ -98,6 +98,17 @@ def test_a_comparison_asked_again_trains_nothing(whole):
     assert watch.advanced == 0
 
 
+def test_the_time_to_come_is_told_from_seeds_that_took_some(whole, tmp_path):
+    folder, _ = whole
+    shutil.copytree(folder / "out/cells", tmp_path / "out/cells")
+    shutil.copy(folder / "films.npz", tmp_path)
+    watch = Watch()
+    few = tuple(method for method in METHODS if method in ("scratch", "random"))
+    compare(opened(tmp_path), Question(methods=few, seeds=4), watch)
+    told = [words for words in watch.said if "table so far" in words]
+    assert ["left" in words for words in told] == [False, False, True]
+
+
 def test_cells_brought_from_elsewhere_give_the_same_table_and_train_nothing(whole, tmp_path):
     folder, comparison = whole
     (tmp_path / "films.npz").write_bytes((folder / "films.npz").read_bytes())

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from medistill import metrics, pipeline
-from medistill.comparison.cells import Cell, Finding, cell_path, keep, recall
+from medistill.comparison.cells import Cell, Finding, cell_path, keep, lacking, recall
 from medistill.comparison.contenders import Contenders
 from medistill.comparison.pages import write_pages
 from medistill.comparison.question import Question
@@ -45,8 +45,11 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
     lines: dict[_Key, list[Finding]] = {}
     pretrained: dict[Pretrained, None] = {}  # an encoder of all images serves every budget
     machines: dict[str, None] = {}
-    comparison, begun = None, time.monotonic()
+    comparison = None
+    waiting = {turn.recipe.seed for turn in lacking(opened, question)}
+    taken: list[float] = []  # seconds of every seed that was waited for
     for number, seed in enumerate(seeds):
+        begun = time.monotonic()
         for turn in (each for each in turns if each.recipe.seed == seed):
             ipc = turn.recipe.distill.ipc
             progress.say(f"Seed {number + 1} of {len(seeds)}, {ipc} images a class.")
@@ -64,11 +67,12 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
         )
         write_json(opened.out / "comparison.json", comparison.model_dump(mode="json"))
         write_pages(opened, comparison)
-        if number + 1 < len(seeds):
-            a_seed = (time.monotonic() - begun) / (number + 1)
-            progress.say(
-                f"The table so far is in {opened.out}; about {duration(a_seed * (len(seeds) - number - 1))} left."
-            )
+        if seed in waiting:
+            waiting.remove(seed)
+            taken.append(time.monotonic() - begun)
+        if waiting:
+            left = f"; about {duration(float(np.mean(taken)) * len(waiting))} left" if taken else ""
+            progress.say(f"The table so far is in {opened.out}{left}.")
     assert comparison is not None
     return comparison
 
