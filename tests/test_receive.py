@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import toys
-from medistill.errors import SourceError
+from medistill.errors import PackageError, SourceError
+from medistill.images import LabelledImages
 from medistill.jobs import Silence
 from medistill.merge import pooled
 from medistill.package import Package, Provenance, Training, open_package, pack
@@ -16,9 +17,13 @@ from medistill.recipe import AugmentSettings, NetworkSettings
 @pytest.fixture
 def package(tmp_path: Path) -> Package:
     """A package whose images are toy films, so that training on it must work."""
-    films = toys.films((10, 10), seed=7)
+    return packed(tmp_path, toys.films((10, 10), seed=7))
+
+
+def packed(folder: Path, films: LabelledImages) -> Package:
+    """A package of these very films."""
     pack(
-        tmp_path / "toy.medistill",
+        folder / "toy.medistill",
         name="toy",
         images=np.divide(films.pixels, 255, dtype=np.float32),
         labels=films.labels,
@@ -37,13 +42,20 @@ def package(tmp_path: Path) -> Package:
         ),
         provenance=Provenance(method="not distilled here", start="unknown", leaks_real_images=True, software={}),
     )
-    return open_package(tmp_path / "toy.medistill", allow_unsigned=True)
+    return open_package(folder / "toy.medistill", allow_unsigned=True)
 
 
 def test_networks_trained_on_a_package_recognize_the_receivers_images(package: Package) -> None:
     row = train_on([package], toys.films((20, 20), seed=8), "ours", 2, 0, 1, Silence()).row
     assert row.balanced_accuracy.mean > 0.9
     assert (row.split, row.images, row.labels, row.rate, row.accuracy.n) == ("ours", 20, "hard", 0.05, 2)
+
+
+def test_networks_refuse_packages_of_images_that_are_not_square(tmp_path: Path) -> None:
+    films = toys.films((10, 10), seed=7)
+    wide = packed(tmp_path, replace(films, pixels=films.pixels[:, :, ::2]))
+    with pytest.raises(PackageError, match="networks here train on square ones"):
+        train_on([wide], films, "ours", 1, 0, 1, Silence())
 
 
 def test_networks_are_moved_by_the_offsets_that_a_package_states(package: Package) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from medistill.errors import SourceError
+from medistill.errors import PackageError, SourceError
 from medistill.evaluate import Bench, judge_arms, network_for, row_of, small_arm
 from medistill.evidence import Row
 from medistill.files import digest
@@ -82,12 +82,15 @@ def train_on(
 
     Raises:
         SourceError: a class of the receiver's images is in no package, or there are none to judge on.
-        PackageError: the packages cannot be trained on together.
+        PackageError: the packages cannot be trained on together, or their images are not square.
         MatchingError: a network diverged, or the images to judge on are of one class.
     """
     if not len(judged):
         raise SourceError("Found no image to judge on; expected at least one. Name another split.")
     together = pooled(packages, classes)
+    height, width = together.images.shape[2:]
+    if height != width:
+        raise PackageError(f"Its images are {height} x {width}; networks here train on square ones.")
     data = learned_from(together, own)
     if not adds_offsets:
         data = replace(data, offsets=())

@@ -116,7 +116,6 @@ def train(
 
     Example: medistill train st-marys.medistill st-lukes.medistill --with ours.npz#train --test ours.npz#test
     """
-    from medistill.errors import PackageError
     from medistill.jobs import available_cores, keep_freed_memory
     from medistill.merge import read_mapping
     from medistill.model import check_saving, save_model
@@ -132,8 +131,6 @@ def train(
     keep_freed_memory()
     opened = _all_opened(packages, allow_unsigned, require_trusted)
     form = opened[0].manifest.images
-    if form.height != form.width:
-        raise PackageError(f"Its images are {form.height} x {form.width}; networks here train on square ones.")
     judged = read_part(test, form.height, form.channels)
     ours = None if own is None else read_part(own, form.height, form.channels, default="train")
     if not judged.named or not (ours is None or ours.named):
