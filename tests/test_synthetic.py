@@ -6,9 +6,10 @@ import torch
 
 from medistill.errors import RecipeError
 from medistill.images import LabelledImages
-from medistill.package import Provenance, Training, Transform, open_package, pack
-from medistill.recipe import AugmentSettings, DistillSettings, NetworkSettings
+from medistill.package import Transform, open_package, pack
+from medistill.recipe import DistillSettings
 from medistill.synthetic import SyntheticSet, normalized, starting_set, trusting_logits
+from samples import contents
 from toys import TRANSFORM, films
 
 STARTS = ["noise", "class-noise", "class-mean", "real"]
@@ -127,26 +128,14 @@ def test_tiny_classes_are_refused_by_name():
 
 
 def packed(path, made: SyntheticSet) -> SyntheticSet:
-    pack(
-        path,
-        name="toy",
+    held = contents(
         images=made.intensities(),
         labels=made.labels(),
         inner_rate=made.inner_rate,
         class_names=made.class_names,
         transform=made.transform,
-        training=Training(
-            network=NetworkSettings(width=4, depth=2),
-            steps=1,
-            rate=0.1,
-            momentum=0.0,
-            weight_decay=0.0,
-            schedule="constant",
-            augment=AugmentSettings(),
-            inner_rate_learned=True,
-        ),
-        provenance=Provenance(method="none", start="noise", leaks_real_images=False, software={}),
     )
+    pack(path, **held)
     return SyntheticSet.from_package(open_package(path, allow_unsigned=True))
 
 

@@ -7,11 +7,11 @@ import sys
 from importlib.metadata import requires
 from pathlib import Path
 
-import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
 from medistill.package import pack
+from samples import contents
 
 CORE = {Requirement(text).name for text in requires("medistill") or () if "extra ==" not in text}
 # Only what the core brings along may be imported; everything else is as if it were not there.
@@ -50,30 +50,8 @@ main()
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from medistill.package import Provenance, Training, Transform
-    from medistill.recipe import AugmentSettings, NetworkSettings
-
     path = tmp_path_factory.mktemp("sent") / "süß.medistill"
-    pack(
-        path,
-        name="süß",
-        images=np.linspace(0, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8),
-        labels=np.array([0, 1]),
-        inner_rate=0.02,
-        class_names=("normal", "pneumonie virale é"),
-        transform=Transform(mean=(0.5,), std=(0.25,)),
-        training=Training(
-            network=NetworkSettings(width=8, depth=1),
-            steps=3,
-            rate=0.01,
-            momentum=0.9,
-            weight_decay=0.0,
-            schedule="constant",
-            augment=AugmentSettings(),
-            inner_rate_learned=True,
-        ),
-        provenance=Provenance(method="drawn", start="noise", leaks_real_images=False, software={}),
-    )
+    pack(path, **contents(name="süß", class_names=("normal", "pneumonie virale é")))
     return path
 
 

@@ -3,42 +3,18 @@ from pathlib import Path
 from typing import Any
 
 import made_up
-import numpy as np
 import pytest
 from test_html import tags, words_of
 
-from medistill.package import Package, Provenance, Terms, Training, Transform, pack
-from medistill.recipe import AugmentSettings, NetworkSettings
+from medistill.package import Package, Provenance, Terms, pack
 from medistill.report.package import render_package
+from samples import contents
 
 EVIL = "<script>alert(1)</script>"
 
 
 def sealed(folder: Path, **changes: Any) -> Package:
-    provenance = Provenance(method="drawn", start="noise", leaks_real_images=False, software={"medistill": "0.1.0"})
-    return pack(
-        folder / "set.medistill",
-        **{
-            "name": "tiny",
-            "images": np.linspace(0, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8),
-            "labels": np.array([0, 1]),
-            "inner_rate": 0.02,
-            "class_names": ("normal", "pneumonia"),
-            "transform": Transform(mean=(0.5,), std=(0.25,)),
-            "training": Training(
-                network=NetworkSettings(width=8, depth=1),
-                steps=3,
-                rate=0.01,
-                momentum=0.9,
-                weight_decay=0.0,
-                schedule="constant",
-                augment=AugmentSettings(),
-                inner_rate_learned=True,
-            ),
-            "provenance": provenance,
-        }
-        | changes,
-    )
+    return pack(folder / "set.medistill", **contents(**changes))
 
 
 def test_the_page_loads_nothing_and_runs_nothing_and_escapes_what_the_maker_wrote(tmp_path: Path) -> None:
