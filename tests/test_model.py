@@ -10,10 +10,11 @@ import toys
 from medistill.errors import MissingPart, StorageError
 from medistill.jobs import Silence
 from medistill.model import Classifier, check_saving, save_model
-from medistill.package import Provenance, Training, pack
+from medistill.package import pack
 from medistill.receive import Received, train_on
-from medistill.recipe import AugmentSettings, NetworkSettings
+from medistill.recipe import NetworkSettings
 from medistill.train import predict
+from samples import contents
 
 
 @pytest.fixture(scope="module", params=["convnet", "resnet18"])
@@ -21,28 +22,16 @@ def received(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("made") / "set.medistill"
     films = judged()
     network = NetworkSettings(width=8, depth=2)
-    training = Training(
-        network=network,
-        steps=3,
-        rate=0.01,
-        momentum=0.9,
-        weight_decay=0.0,
-        schedule="cosine",
-        augment=AugmentSettings(),
-        inner_rate_learned=False,
-        class_offsets=(0.5, -0.5),
-    )
-    package = pack(
-        path,
+    training = contents()["training"].model_copy(update={"network": network, "class_offsets": (0.5, -0.5)})
+    held = contents(
         name="toy",
         images=np.divide(films.pixels, 255, dtype=np.float32),
         labels=films.labels,
-        inner_rate=0.1,
         class_names=films.class_names,
         transform=toys.TRANSFORM,
         training=training,
-        provenance=Provenance(method="drawn", start="noise", leaks_real_images=False, software={}),
     )
+    package = pack(path, **held)
     return train_on([package], judged(), "ours", 1, 0, 1, Silence(), own=judged(), architecture=request.param)
 
 

@@ -9,9 +9,10 @@ from medistill.errors import PackageError, SourceError
 from medistill.images import LabelledImages
 from medistill.jobs import Silence
 from medistill.merge import pooled
-from medistill.package import Package, Provenance, Training, open_package, pack
+from medistill.package import Package, open_package, pack
 from medistill.receive import train_on
 from medistill.recipe import AugmentSettings, NetworkSettings
+from samples import contents
 
 
 @pytest.fixture
@@ -22,26 +23,23 @@ def package(tmp_path: Path) -> Package:
 
 def packed(folder: Path, films: LabelledImages) -> Package:
     """A package of these very films."""
-    pack(
-        folder / "toy.medistill",
-        name="toy",
+    training = contents()["training"].model_copy(
+        update={
+            "network": NetworkSettings(width=8, depth=2),
+            "steps": 60,
+            "rate": 0.05,
+            "schedule": "cosine",
+            "augment": AugmentSettings(**{name.removeprefix("augment."): 0 for name in toys.NO_AUGMENT}),
+        }
+    )
+    held = contents(
         images=np.divide(films.pixels, 255, dtype=np.float32),
         labels=films.labels,
-        inner_rate=0.1,
         class_names=films.class_names,
         transform=toys.TRANSFORM,
-        training=Training(
-            network=NetworkSettings(width=8, depth=2),
-            steps=60,
-            rate=0.05,
-            momentum=0.9,
-            weight_decay=0.0,
-            schedule="cosine",
-            augment=AugmentSettings(**{name.removeprefix("augment."): 0 for name in toys.NO_AUGMENT}),
-            inner_rate_learned=False,
-        ),
-        provenance=Provenance(method="not distilled here", start="unknown", leaks_real_images=True, software={}),
+        training=training,
     )
+    pack(folder / "toy.medistill", **held)
     return open_package(folder / "toy.medistill", allow_unsigned=True)
 
 
@@ -54,7 +52,7 @@ def test_networks_trained_on_a_package_recognize_the_receivers_images(package: P
 def test_networks_refuse_packages_of_images_that_are_not_square(tmp_path: Path) -> None:
     films = toys.films((10, 10), seed=7)
     wide = packed(tmp_path, replace(films, pixels=films.pixels[:, :, ::2]))
-    with pytest.raises(PackageError, match="networks here train on square ones"):
+    with pytest.raises(PackageError, match="Found images of 4 x 8; expected square ones"):
         train_on([wide], films, "ours", 1, 0, 1, Silence())
 
 

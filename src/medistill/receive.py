@@ -90,7 +90,10 @@ def train_on(
     together = pooled(packages, classes)
     height, width = together.images.shape[2:]
     if height != width:
-        raise PackageError(f"Its images are {height} x {width}; networks here train on square ones.")
+        raise PackageError(
+            f"Found images of {height} x {width}; expected square ones, which alone networks here train on. For other "
+            "tools: medistill export."
+        )
     data = learned_from(together, own)
     if not adds_offsets:
         data = replace(data, offsets=())
