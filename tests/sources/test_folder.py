@@ -93,6 +93,14 @@ def test_masks_hidden_files_and_other_files_are_left_out_and_noted(tmp_path):
         )
 
 
+def test_no_note_repeats_what_a_file_is_called(tmp_path):
+    strange = {
+        f"COVID/{name}": b"x" for name in ("Befund Hr. Mueller 1954-03-01", "IM.Mueller^Hans", "Mueller", "a.DCM")
+    }
+    (note,) = read_folder(laid_out(tmp_path / "films", PLAIN | strange)).notes
+    assert note == "4 files that are not PNG, JPEG, BMP or TIFF were left out (other endings, no ending, .dcm)."
+
+
 def test_classes_are_one_list_even_where_a_split_lacks_one(tmp_path):
     files = split_up(PLAIN, "train") | {"test/Normal/a.png": picture(3), "val/Pneumonia/b.png": picture(4)}
     found = read_folder(laid_out(tmp_path / "films", files))

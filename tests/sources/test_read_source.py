@@ -122,7 +122,7 @@ def test_a_split_that_no_run_uses_is_noted(tmp_path):
     parts = [pair(name, 20, seed) for seed, name in enumerate(("train", "val", "test", "extra"))]
     splits = read_source(SourceSettings(path=saved(tmp_path, *parts)))
     assert len(splits.train) == 20
-    assert splits.notes == ("Of the source's splits, extra was not used: a run uses train, val and test.",)
+    assert splits.notes == ("1 of the source's splits not used: a run uses train, val and test.",)
 
 
 def test_a_source_without_training_images_is_refused(tmp_path):

@@ -15,6 +15,23 @@ from medistill.sources.container import Archive, Container, Folder
 from medistill.sources.found import ALL, SPLITS, Found, Part, in_order, split_name
 from medistill.sources.picture import SUFFIXES, Pictures
 
+# Others are not named: what follows the last dot of a file may be a patient's name, and notes travel in packages.
+_NAMED = (
+    ".csv",
+    ".dcm",
+    ".gif",
+    ".json",
+    ".md",
+    ".nii",
+    ".npy",
+    ".npz",
+    ".pdf",
+    ".txt",
+    ".webp",
+    ".xls",
+    ".xlsx",
+    ".xml",
+)
 _LAYOUTS = "expected class/image, or split/class/image with the splits train, val and test"
 
 
@@ -44,7 +61,7 @@ def _images(names: list[str], file: str) -> tuple[list[str], tuple[str, ...]]:
     pictures = [name for name in names if name.casefold().endswith(SUFFIXES)]
     masks = [name for name in pictures if "masks" in _folders(name)]
     images = [name for name in pictures if "masks" not in _folders(name)]
-    suffixes = Counter(PurePosixPath(name).suffix or "no suffix" for name in other)
+    suffixes = Counter(_named(PurePosixPath(name).suffix.casefold()) for name in other)
     kinds = ", ".join(suffix for suffix, _ in suffixes.most_common(3))
     if not images:
         seen = f"{len(names)} files ({kinds or 'masks only'}) but no image" if names else "nothing"
@@ -55,6 +72,10 @@ def _images(names: list[str], file: str) -> tuple[list[str], tuple[str, ...]]:
     if other:
         notes.append(f"{len(other):,} files that are not PNG, JPEG, BMP or TIFF were left out ({kinds}).")
     return images, tuple(notes)
+
+
+def _named(suffix: str) -> str:
+    return suffix if suffix in _NAMED else "other endings" if suffix else "no ending"
 
 
 def _places(file: str, names: list[str]) -> list[tuple[str, str]]:
