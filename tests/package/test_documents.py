@@ -10,11 +10,11 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from samples import contents, full
 
 from medistill.files import digest
 from medistill.package import Manifest, Terms, medmnist, pack, tensors
 from medistill.package.documents import LEAKS, escaped, in_a_sentence
+from samples import contents, full
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
 EVIL = "<script>alert(1)</script> | [x](javascript:1)"

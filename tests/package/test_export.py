@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from samples import contents
 
 from medistill.errors import StorageError
 from medistill.export import FORMS, export
 from medistill.formation import unfold
 from medistill.package import Training, pack
+from samples import contents
 
 ODD = ("Normal", "Lung <opacity> | \u00e9")
 SOFT = np.array([[0.75, 0.25], [0.1, 0.9]], dtype=np.float32)

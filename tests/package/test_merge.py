@@ -3,11 +3,11 @@ from datetime import date
 import minisign
 import numpy as np
 import pytest
-from samples import contents
 
 from medistill.errors import PackageError
 from medistill.merge import merge, pooled, read_mapping
 from medistill.package import Terms, Training, Transform, open_package, pack, sign_package
+from samples import contents
 
 
 def package(folder, name, **changes):

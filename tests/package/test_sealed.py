@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 from pydantic import ValidationError
-from samples import contents, evidence, full
 
 from medistill.errors import PackageError
 from medistill.files import digest
 from medistill.package import Manifest, Package, Provenance, Transform, archive, open_package, pack
 from medistill.package.previews import render
 from medistill.recipe import Encoding
+from samples import contents, evidence, full
 
 GOLDEN = Path(__file__).with_name("golden.bin")
 Seal = Callable[..., Package]

@@ -8,10 +8,10 @@ from pathlib import Path
 import minisign
 import pytest
 import rfc8785
-from samples import contents
 
 from medistill.errors import PackageError, Tampered
 from medistill.package import archive, manifest, open_package, pack, sign_package
+from samples import contents
 
 DAY = date(2026, 11, 25)
 SIGNATURE = "manifest.json.minisig"

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import contents
 
 from medistill.errors import PackageError
 from medistill.package import NARROW, Terms, common_terms, open_package, pack, read_terms
+from samples import contents
 
 TERMS = st.builds(
     Terms,
