@@ -10,8 +10,7 @@ rates and number of outer steps; what else a method asks for is listed in `METHO
     python -m benchmarks.rows --data FOLDER --work runs/rows --only cxr4-32/ipc10 --minutes 60   some of it
     python -m benchmarks.rows --data FOLDER --table
 
-Whether one method is above another is a paired bootstrap: test images are drawn by group (patient), the same for both,
-then seeds, then networks; the interval is of the difference in balanced accuracy.
+Whether one method is above another is told by the interval of `metrics.difference`.
 """
 
 import argparse
@@ -94,7 +93,6 @@ METHODS: dict[str, dict[str, Any]] = {
 UNSEEN: dict[Architecture, int] = {"resnet18": 16, "resnet18bn": 16, "vgg11": 16, "vit": 64}
 CHOSEN = ("random", "herding", "k-center")
 FULL = ("full-natural", "full-balanced")
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -244,39 +242,10 @@ def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
                 method, network, unseen = row.partition("@")
                 ours, above = said.get(f"ours{network}{unseen}"), ""
                 if method != "ours" and ours is not None:
-                    low, high = 100 * difference(ours, found, test)
-                    above = f"   ours above by {low:+.1f} to {high:+.1f}"
+                    apart = metrics.difference(ours, found, test, seed=0)
+                    above = f"   ours above by {100 * apart.low:+.1f} to {100 * apart.high:+.1f}"
                 lines.append(f"{row:18} {_balanced(test, flat)}   seeds {len(found)}{above}")
     return "\n".join(lines).strip()
-
-
-def difference(
-    ours: list[list[NDArray[np.uint8]]], theirs: list[list[NDArray[np.uint8]]], test: LabelledImages, seed: int = 0
-) -> NDArray[np.float64]:
-    """The 95 % interval of the difference in balanced accuracy, as fractions.
-
-    Args:
-        ours: what was said of every test image, for each seed and each of its networks.
-        theirs: the same of the other method.
-        test: the images; those of one group are drawn together, the same for both methods.
-        seed: of the draws.
-    """
-    draw, truth, classes = np.random.default_rng(seed), test.labels, len(test.class_names)
-    members = np.arange(len(truth)) if test.groups is None else np.unique(test.groups, return_inverse=True)[1]
-    count, is_class = int(members.max()) + 1, np.eye(classes)[test.labels]
-    hits = [np.array(method) == truth for method in (ours, theirs)]  # [seeds, networks, images] each
-    found = []
-    for _ in range(_RESAMPLES):
-        weight = is_class * draw.multinomial(count, np.full(count, 1 / count))[members][:, None]
-        scores = []
-        for method in hits:
-            seeds, networks = method.shape[:2]
-            recalls = np.nanmean((method @ weight) / np.where(weight.sum(0) > 0, weight.sum(0), np.nan), axis=2)
-            chosen = draw.integers(seeds, size=(seeds, 1)), draw.integers(networks, size=(seeds, networks))
-            scores.append(recalls[chosen].mean())
-        found.append(scores[0] - scores[1])
-    interval: NDArray[np.float64] = np.percentile(found, [2.5, 97.5])
-    return interval
 
 
 def _said(done: dict[str, Any], images: str, ipc: int, row: str) -> list[list[NDArray[np.uint8]]]:

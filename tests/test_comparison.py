@@ -78,6 +78,27 @@ def test_every_row_knows_what_stands_behind_it_and_what_it_costs(whole):
         assert (row.train_seconds > 0) == (row.name != "majority")
 
 
+def test_rows_are_held_against_the_one_that_is_asked_for(whole, tmp_path):
+    folder, comparison = whole
+    shutil.copytree(folder / "out/cells", tmp_path / "out/cells")
+    shutil.copy(folder / "films.npz", tmp_path)
+    rows = {(row.name, row.protocol): row for row in comparison.rows}
+    assert comparison.against == "random"
+    assert {row.name for row in comparison.rows if row.above is None} == {
+        "majority", "random", "scratch-vit", "mae", "mae-linear", "full-natural", "full-balanced"
+    }  # fmt: skip
+    asked = compare(opened(tmp_path), Question(seeds=2, against="full-balanced"), Silence())
+    one = rows["mtt", "budget"]
+    other = next(row for row in asked.rows if row.name == "mtt")
+    assert one.above is not None
+    assert other.above is not None
+    assert one.above != other.above
+    apart = one.balanced_accuracy.mean - rows["full-balanced", "full"].balanced_accuracy.mean
+    assert other.above.low <= apart <= other.above.high
+    with pytest.raises(RecipeError, match=r"--against byol: expected one of scratch, random, "):
+        Question(against="byol")
+
+
 def test_every_distilled_set_is_left_as_a_package(whole):
     folder, _ = whole
     sealed = sorted((folder / "out/packages").iterdir())
@@ -158,17 +179,21 @@ def test_what_transfer_learns_from_is_told_by_content_split_and_folder(whole, tm
 
 
 def test_a_damaged_cell_is_named(whole, tmp_path):
-    folder, comparison = whole
+    folder, _ = whole
     path = next((folder / "out/cells").glob("random-*"))
-    plain, judged = json.loads(path.read_text()), comparison.judged_images
-    for damage in ({"findings": [{}]}, {"pretrained": [{}]}, {"findings": None}):
+    plain, judged = json.loads(path.read_text()), opened(folder).splits.validation
+    (row,) = plain["findings"]
+    (said,) = row["answers"]
+    damages = [{"findings": broken} for broken in ([{}], None, [], [row | {"answers": []}], [row | {"rate": -1}])]
+    damages += [{"findings": [row | {"answers": [said | {"auc": float(odd)}]}]} for odd in ("nan", "inf")]
+    for damage in (*damages, {"pretrained": [{}]}):
         damaged = tmp_path / path.name
         damaged.write_text(json.dumps(plain | damage))
         with pytest.raises(StorageError, match=r"cells/random-.* is damaged\. Delete it"):
             recall(damaged, judged)
     path.write_text(json.dumps(plain))
     with pytest.raises(StorageError, match=r"cells/random-.* is damaged"):
-        recall(path, judged + 1)
+        recall(path, judged.take(np.arange(len(judged) - 1)))
     assert recall(tmp_path / "none.json", judged) is None
 
 

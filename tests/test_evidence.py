@@ -12,7 +12,7 @@ from toys import films
 def utility() -> Utility:
     judged = films()
     answer = metrics.Answers.of(np.full((len(judged), 2), 0.5, np.float32), judged)
-    row = metrics.row("random", "convnet", "test", 4, "hard", 0.1, [answer, answer], judged, seed=0)
+    row = metrics.row("random", "convnet", "test", 4, "hard", 0.1, [[answer, answer]], judged, seed=0)
     return Utility(
         split="test",
         judged_images=len(judged),

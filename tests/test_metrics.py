@@ -24,7 +24,11 @@ def certain(guess: list[int], classes: int = 3) -> np.ndarray:
 
 
 def row(predictions: list[np.ndarray], images: LabelledImages):
-    said = [Answers.of(each, images) for each in predictions]
+    return repeated([predictions], images)
+
+
+def repeated(predictions: list[list[np.ndarray]], images: LabelledImages):
+    said = [[Answers.of(each, images) for each in repetition] for repetition in predictions]
     return metrics.row("name", "convnet", "test", 10, "hard", 0.1, said, images, seed=0)
 
 
@@ -133,6 +137,43 @@ def test_the_interval_of_networks_that_disagree_is_wider():
     assert disagreeing.high - disagreeing.low > 2 * (agreeing.high - agreeing.low)
 
 
+def test_networks_of_one_repetition_do_not_count_as_independent():
+    """Two repetitions that disagree, each with networks that agree, know no more than two networks."""
+    truth, (right, *_) = truth_and_guesses(400)
+    images, wrong = judged(truth, 2), certain([0] * 400, 2)
+
+    def width(predictions: list[list[np.ndarray]]) -> float:
+        found = repeated(predictions, images).balanced_accuracy_interval
+        return found.high - found.low
+
+    together, apart = width([[right] * 8, [wrong] * 8]), width([[right] * 8 + [wrong] * 8])
+    assert together == pytest.approx(width([[right], [wrong]]), rel=0.1)
+    assert together > 1.3 * apart
+
+
+def test_the_spread_of_two_repetitions_is_the_one_computed_by_hand():
+    """Of 0.8 and 0.5 twice with replacement: 0.8, 0.65 twice as often, 0.5; many images add little."""
+    truth, (right, *_) = truth_and_guesses(20_000)
+    wrong = certain([0] * 20_000, 2)
+    guesses = [[each.argmax(1)] for each in (right, wrong)]
+    draws = metrics.resampled_balanced_accuracy(guesses, judged(truth, 2), seed=0)
+    near = [np.mean(np.abs(draws - value) < 0.02) for value in (0.5, 0.65, 0.8)]
+    assert near == pytest.approx([1 / 4, 1 / 2, 1 / 4], abs=0.05)
+
+
+def test_a_difference_is_paired_over_images_repetitions_and_networks():
+    """Where one set is right it is so on images that the other finds too: what both share adds nothing."""
+    truth, (right, *_) = truth_and_guesses(400)
+    better = right.argmax(1).copy()
+    mended = np.flatnonzero(better != truth)[:8]
+    better[mended] = np.array(truth)[mended]
+    images, worse = judged(truth, 2), right.argmax(1)
+    found = metrics.difference([[better], [worse]], [[worse], [worse]], images, seed=0)
+    assert 0 <= found.low < 0.01 < found.high < 0.04
+    none = metrics.difference([[better], [worse]], [[better], [worse]], images, seed=0)
+    assert (none.low, none.high) == (0, 0)
+
+
 def test_the_majority_row_answers_the_commonest_training_class():
     found = majority(films((3, 9)), films((5, 15), seed=1), "validation")
     assert (found.name, found.split, found.images, found.rate) == ("majority", "validation", 12, None)
@@ -160,7 +201,7 @@ def test_answers_that_were_kept_give_the_same_row_and_detail():
     probabilities = draw.dirichlet(np.ones(3), (2, 60)).astype(np.float32)
     said = [Answers.of(each, images) for each in probabilities]
     kept = [Answers.from_plain(json.loads(json.dumps(each.to_plain()))) for each in said]
-    figures = [metrics.row("name", "convnet", "test", 10, "hard", 0.1, each, images, 0) for each in (said, kept)]
+    figures = [metrics.row("name", "convnet", "test", 10, "hard", 0.1, [each], images, 0) for each in (said, kept)]
     assert figures[0] == figures[1]
     assert metrics.detail(said, images) == metrics.detail(kept, images)
 

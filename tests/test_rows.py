@@ -33,15 +33,6 @@ def guesses(images: LabelledImages, wrong: int, networks: int = 3) -> list[np.nd
     return said
 
 
-def test_the_better_method_is_above_and_a_method_is_not_above_itself() -> None:
-    images = judged()
-    good, bad = [guesses(images, 2), guesses(images, 4)], [guesses(images, 16), guesses(images, 18)]
-    low, high = rows.difference(good, bad, images)
-    assert 0 < low < high
-    low, high = rows.difference(good, good, images)
-    assert low <= 0 <= high
-
-
 def test_every_cell_has_one_key_and_a_recipe_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     wanted = list(rows.cells())

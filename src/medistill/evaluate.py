@@ -267,7 +267,7 @@ def row_of(bench: Bench, said: Judged, judged: LabelledImages, split: str) -> Ro
         len(said.arm.data),
         said.labels,
         said.rate,
-        said.answers,
+        [said.answers],
         judged,
         bench.recipe.seed_for("evaluate/interval"),
     )
@@ -276,7 +276,7 @@ def row_of(bench: Bench, said: Judged, judged: LabelledImages, split: str) -> Ro
 def majority(training: LabelledImages, judged: LabelledImages, split: str) -> Row:
     """The floor: always answer the commonest class of the training images."""
     answer = commonest(training, judged)
-    return metrics.row("majority", "none", split, len(training), "hard", None, [answer], judged, seed=0)
+    return metrics.row("majority", "none", split, len(training), "hard", None, [[answer]], judged, seed=0)
 
 
 def commonest(training: LabelledImages, judged: LabelledImages) -> metrics.Answers:

@@ -4,16 +4,22 @@ One record type serves everything that judges a set, so that a table from the ma
 can be laid side by side. All figures lie between 0 and 1.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Labels = Literal["hard", "soft"]
 Protocol = Literal["budget", "unlabelled", "full"]
 Help = Literal["alone", "package", "packages", "pooled", "federated"]
 Scenario = Literal["natural", "skewed", "shifted"]
+
+_ROUNDING = 1e-9
+Share = Annotated[float, Field(ge=-_ROUNDING, le=1 + _ROUNDING)]
+Apart = Annotated[float, Field(ge=-1 - _ROUNDING, le=1 + _ROUNDING)]
+"""How far one share lies above another."""
+Whole = Annotated[int, Field(ge=0)]
 
 
 class Record(BaseModel):
@@ -25,9 +31,9 @@ class Record(BaseModel):
 class Figure(Record):
     """A mean over `n` independent networks with its sample standard deviation (0 when n is 1)."""
 
-    mean: float
-    sd: float
-    n: int
+    mean: Share
+    sd: Share
+    n: Annotated[Whole, Field(ge=1)]
 
     @classmethod
     def of(cls, values: ArrayLike) -> "Figure":
@@ -41,10 +47,10 @@ class Figure(Record):
 
 
 class Interval(Record):
-    """A 95 % bootstrap interval over networks and over the groups (patients) of the judged images."""
+    """A 95 % bootstrap interval: over repetitions, their networks, and the groups (patients) of the judged images."""
 
-    low: float
-    high: float
+    low: Apart
+    high: Apart
 
 
 class Row(Record):
@@ -59,9 +65,9 @@ class Row(Record):
     name: str
     architecture: str
     split: str
-    images: int
+    images: Whole
     labels: Labels
-    rate: float | None
+    rate: Annotated[float, Field(gt=0)] | None
     accuracy: Figure
     balanced_accuracy: Figure
     auc: Figure
@@ -78,14 +84,14 @@ class Utility(Record):
     """The evidence of use that travels in a package: rows, and the circumstances that make them readable."""
 
     split: str
-    judged_images: int
+    judged_images: Whole
     selection: str
-    test_reads: int
+    test_reads: Whole
     data_fingerprint: str
     recipe_digest: str
     software: dict[str, str]
     notes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1, max_length=1000)]
 
     def row(self, name: str) -> Row | None:
         """The row of that name, if there is one."""
@@ -112,13 +118,15 @@ class Compared(Row):
     images but the labels of a few a class, `full` all images with their labels (None: no images, the commonest class).
     `ipc` is how many images a class had labels, None where that was every image. `sent_bytes` is what the images take
     to send, as PNG files or as sealed; `train_seconds` is the wall time of training one network on them while others
-    trained beside it.
+    trained beside it. `above` is the interval of how far the row lies above that of `Comparison.against` on the same
+    network and budget, image by image and repetition by repetition; None where there is no such row beside it.
     """
 
     protocol: Protocol | None
     ipc: int | None
     sent_bytes: int
     train_seconds: float
+    above: Interval | None
     detail: Detail
 
 
@@ -139,7 +147,8 @@ class Pretrained(Record):
 class Comparison(Record):
     """Methods side by side on the same images, networks and rates; `seeds` repetitions of everything.
 
-    `original_bytes` is what the real images take that nobody needs to send, `machines` what computed the rows.
+    `against` names the row that the others are held against, `original_bytes` is what the real images take that nobody
+    needs to send, `machines` what computed the rows.
     """
 
     title: str
@@ -154,6 +163,7 @@ class Comparison(Record):
     recipe_digest: str
     software: dict[str, str]
     machines: tuple[str, ...]
+    against: str
     notes: tuple[str, ...]
     original_bytes: dict[str, int]
     rows: tuple[Compared, ...]

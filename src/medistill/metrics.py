@@ -19,7 +19,7 @@ from medistill.evidence import Detail, Figure, Interval, Labels, Row
 from medistill.images import LabelledImages
 
 Probabilities = NDArray[np.float32]
-Guess = NDArray[np.int64]
+Guess = NDArray[np.integer[Any]]
 """One class for every judged image, from one network."""
 
 _RESAMPLES = 1000
@@ -108,7 +108,7 @@ def row(
     trained_on: int,
     labels: Labels,
     rate: float | None,
-    said: Sequence[Answers],
+    said: Sequence[Sequence[Answers]],
     images: LabelledImages,
     seed: int,
 ) -> Row:
@@ -121,12 +121,14 @@ def row(
         trained_on: number of training images.
         labels: whether those carried hard or soft labels.
         rate: the learning rate the search chose.
-        said: the answers of each network.
+        said: the answers of each network, repetition by repetition: those of one share a seed, and so the images that
+            they learned from.
         images: the judged images, whose labels are the truth.
         seed: for the bootstrap.
     """
     truth, classes = images.labels, len(images.class_names)
-    guesses = [each.guess for each in said]
+    answers = [each for repetition in said for each in repetition]
+    guesses = [each.guess for each in answers]
     sensitivity = np.array([_recall(truth, guess, classes) for guess in guesses])
     specificity = np.array([_specificity(truth, guess, classes) for guess in guesses])
     return Row(
@@ -138,10 +140,10 @@ def row(
         rate=rate,
         accuracy=Figure.of([(guess == truth).mean() for guess in guesses]),
         balanced_accuracy=Figure.of(np.nanmean(sensitivity, axis=1)),
-        auc=Figure.of([each.auc for each in said]),
+        auc=Figure.of([each.auc for each in answers]),
         macro_f1=Figure.of([sk.f1_score(truth, guess, average="macro", zero_division=0.0) for guess in guesses]),
-        calibration_error=Figure.of([each.calibration_error for each in said]),
-        balanced_accuracy_interval=interval(resampled_balanced_accuracy(guesses, images, seed)),
+        calibration_error=Figure.of([each.calibration_error for each in answers]),
+        balanced_accuracy_interval=_interval(resampled_balanced_accuracy(guesses_of(said), images, seed)),
         sensitivity=_per_class(images.class_names, sensitivity),
         specificity=_per_class(images.class_names, specificity),
         harmonic_mean=Figure.of(np.nanmean(_harmonic_mean(sensitivity, specificity), axis=1)),
@@ -170,42 +172,69 @@ def detail(said: Sequence[Answers], images: LabelledImages) -> Detail:
     )
 
 
-def balanced_accuracy(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> float:
+def balanced_accuracy(truth: NDArray[np.int64], guess: Guess, classes: int) -> float:
     """The mean over the classes that occur of the share of their images that were recognized."""
     return float(np.nanmean(_recall(truth, guess, classes)))
 
 
-def resampled_balanced_accuracy(guesses: Sequence[Guess], images: LabelledImages, seed: int) -> NDArray[np.float64]:
+def guesses_of(said: Sequence[Sequence[Answers]]) -> list[list[Guess]]:
+    """What networks took images for, repetition by repetition."""
+    return [[each.guess for each in repetition] for repetition in said]
+
+
+def resampled_balanced_accuracy(
+    guesses: Sequence[Sequence[Guess]], images: LabelledImages, seed: int
+) -> NDArray[np.float64]:
     """Balanced accuracy, averaged over networks, a thousand times with other networks and images, shape [1000].
 
-    Networks are drawn with replacement, and so are images, by group (each image its own where none is known). The same
-    seed, images and number of networks give the same draws, so two training sets can be compared draw by draw.
+    All are drawn with replacement: repetitions, of each repetition that was drawn its networks, and images by group
+    (each image its own where none is known). The same seed gives the same draws of the same images, and of as many
+    repetitions and networks, so two training sets can be compared draw by draw.
 
     Args:
-        guesses: one class for every image, from each network.
+        guesses: one class for every image, from each network of each repetition, of which all have equally many.
         images: the judged images, whose labels are the truth.
         seed: of the draws.
     """
     truth, groups = images.labels, images.groups
-    draw = np.random.default_rng(seed)
     members = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(members.max()) + 1
-    hits = np.stack([guess == truth for guess in guesses]).astype(np.float64)
+    hits = (np.array(guesses) == truth).astype(np.float64)  # [repetitions, networks, images]
+    repetitions, networks, _ = hits.shape
+    # Apart, so that images are drawn alike whatever judged them.
+    draw, draw_networks = np.random.default_rng(seed), np.random.default_rng([seed, repetitions, networks])
     is_class = np.eye(len(images.class_names))[truth]
     values = []
     for _ in range(0, _RESAMPLES, _RESAMPLES_AT_ONCE):
-        weight = draw.multinomial(count, np.full(count, 1 / count), _RESAMPLES_AT_ONCE)[:, members]
-        networks = draw.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), _RESAMPLES_AT_ONCE) / len(hits)
-        found, present = (weight * (networks @ hits)) @ is_class, weight @ is_class
+        weight = draw.multinomial(count, _evenly(count), _RESAMPLES_AT_ONCE)[:, members]
+        times = draw_networks.multinomial(repetitions, _evenly(repetitions), _RESAMPLES_AT_ONCE)
+        share = draw_networks.multinomial(times * networks, _evenly(networks)) / (repetitions * networks)
+        found = (weight * np.tensordot(share, hits, axes=2)) @ is_class
+        present = weight @ is_class
         recall = np.divide(found, present, out=np.full_like(found, np.nan), where=present > 0)
         values.append(np.nanmean(recall, axis=1))
     return np.concatenate(values)
 
 
-def interval(draws: NDArray[np.float64]) -> Interval:
-    """Where 95 % of the draws of a bootstrap lie."""
+def difference(
+    one: Sequence[Sequence[Guess]], other: Sequence[Sequence[Guess]], images: LabelledImages, seed: int
+) -> Interval:
+    """How far one training set lies above another in balanced accuracy: the 95 % interval of a paired bootstrap.
+
+    Args:
+        one: see `resampled_balanced_accuracy`.
+        other: the same of the other training set, for the same images.
+        images: the judged images, whose labels are the truth.
+        seed: of the draws.
+    """
+    draws = [resampled_balanced_accuracy(guesses, images, seed) for guesses in (one, other)]
+    return _interval(draws[0] - draws[1])
+
+
+def bounds(draws: NDArray[np.float64]) -> tuple[float, float]:
+    """Where 95 % of the draws of a bootstrap lie: the lowest and the highest."""
     low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(low=float(low), high=float(high))
+    return float(low), float(high)
 
 
 def auc(truth: NDArray[np.int64], probabilities: Probabilities) -> float:
@@ -234,6 +263,15 @@ def array_from_text(text: str, dtype: str) -> NDArray[Any]:
         raise ValueError("not a compressed array") from error
 
 
+def _interval(draws: NDArray[np.float64]) -> Interval:
+    low, high = bounds(draws)
+    return Interval(low=low, high=high)
+
+
+def _evenly(count: int) -> NDArray[np.float64]:
+    return np.full(count, 1 / count)
+
+
 def _harmonic_mean(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     """2ab / (a + b), and 0 where both are 0; NaN stays NaN."""
     total = one + other
@@ -251,7 +289,7 @@ def _roc(truth: NDArray[np.int64], probabilities: Probabilities) -> NDArray[np.f
     return averaged
 
 
-def _recall(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def _recall(truth: NDArray[np.int64], guess: Guess, classes: int) -> NDArray[np.float64]:
     """Sensitivity of each class; NaN for a class that does not occur."""
     occurs = np.bincount(truth, minlength=classes).astype(np.float64)
     hits = np.bincount(truth[guess == truth], minlength=classes)
@@ -259,7 +297,7 @@ def _recall(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) ->
     return share
 
 
-def _specificity(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def _specificity(truth: NDArray[np.int64], guess: Guess, classes: int) -> NDArray[np.float64]:
     """The share of the other classes' images that were not taken for each class."""
     others = len(truth) - np.bincount(truth, minlength=classes).astype(np.float64)
     false_alarms = np.bincount(guess[guess != truth], minlength=classes)

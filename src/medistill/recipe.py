@@ -254,12 +254,12 @@ class EvaluateSettings(Section):
 
     networks: int = Field(5, ge=1)
     search_networks: int = Field(1, ge=1)
-    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.003, 0.01, 0.03), min_length=1)
-    steps: int = Field(300, ge=1)
+    rates: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field((0.003, 0.01, 0.03), min_length=1)
+    steps: int = Field(300, ge=1, le=10**9)
     full_epochs: int = Field(5, ge=1)
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(128, ge=1, le=10**9)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(5e-4, ge=0, le=1000)
     schedule: Literal["constant", "cosine"] = "cosine"
     unseen: tuple[Architecture, ...] = ()
     rows: tuple[TableRow, ...] = ("random", "distilled", "full-natural", "full-balanced")

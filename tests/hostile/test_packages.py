@@ -17,9 +17,11 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medistill.cli import console
 from medistill.errors import PackageError, Tampered, Unsupported
 from medistill.files import digest
 from medistill.package import archive, open_package
+from samples import evidence
 
 GOLDEN = (Path(__file__).parents[1] / "package" / "golden.bin").read_bytes()
 TENSORS = "data/synthetic.safetensors"
@@ -287,7 +289,18 @@ def test_a_preview_that_shows_something_else_is_refused(refuse: Refuse) -> None:
     refuse(resealed(files() | {"images/train/metadata.csv": table}), Tampered, "metadata.csv")
 
 
-@pytest.mark.parametrize("text", [b"= =", b"\xff", b"a = " + b"[" * 50_000, b"#" * 70_000, b"source.path = '/home'"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"= =",
+        b"\xff",
+        b"a = " + b"[" * 50_000,
+        b"#" * 70_000,
+        b"source.path = '/home'",
+        b"a." * 30_000 + b"a = 1",  # half a minute and gigabytes, were it read
+    ],
+    ids=lambda text: text[:8].decode("ascii", "replace"),
+)
 def test_a_recipe_that_is_none_is_refused(refuse: Refuse, text: bytes) -> None:
     refuse(resealed(files() | {"recipe.toml": text}), PackageError, "recipe.toml")
 
@@ -295,6 +308,44 @@ def test_a_recipe_that_is_none_is_refused(refuse: Refuse, text: bytes) -> None:
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"{ }", b"[" * 10**5, b'{"split":NaN}', b" " * 2**21])
 def test_evidence_that_is_none_is_refused(refuse: Refuse, text: bytes) -> None:
     refuse(resealed(files() | {"reports/utility.json": text}), PackageError, "reports/utility.json")
+
+
+def told(**changes: Any) -> bytes:
+    """Evidence with changes to its only row, as a forger would write it."""
+    plain = evidence().model_dump(mode="json")
+    plain["rows"][0] |= changes
+    return rfc8785.dumps(plain)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        told(name="a\x1b[31m"),
+        told(name="a\u202egpj"),
+        told(sensitivity={"normal\u3164": {"mean": 0.5, "sd": 0, "n": 1}}),
+        told(accuracy={"mean": 68.3, "sd": 0, "n": 1}),
+        told(accuracy={"mean": 0.5, "sd": 0, "n": 0}),
+        told(balanced_accuracy_interval={"low": -1e300, "high": 1e300}),
+        told(images=-1),
+        told(rate=0),
+        rfc8785.dumps(evidence().model_dump(mode="json") | {"rows": []}),
+        rfc8785.dumps(evidence().model_dump(mode="json") | {"notes": ["\r"]}),
+    ],
+)
+def test_evidence_with_figures_or_words_that_nobody_measured_is_refused(refuse: Refuse, text: bytes) -> None:
+    refuse(resealed(files() | {"reports/utility.json": text}), PackageError, "reports/utility.json")
+
+
+def test_evidence_in_the_words_of_a_console_is_printed_as_it_is(
+    scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "[red][/b]:bug:"
+    scratch.write_bytes(resealed(files() | {"reports/utility.json": told(name=name)}))
+    utility = open_package(scratch, allow_unsigned=True).utility
+    assert utility is not None
+    console.out.print(console.rows_table(utility.rows, f"on images of {name}"))
+    printed = capsys.readouterr().out
+    assert printed.count(name) == 2
 
 
 # Arrays
@@ -392,6 +443,10 @@ def test_another_version_is_unsupported(refuse: Refuse, version: Any) -> None:
         {"classes": ["normal", "normal"]},
         {"classes": ["normal", "a\u202egpj"]},
         {"classes": ["normal", "a\u200b"]},
+        {"classes": ["normal", "a\u3164"]},
+        {"classes": ["normal", "a\ufe0f"]},
+        {"classes": ["normal", "a\u00a0b"]},
+        {"classes": ["normal", "a\ue000"]},
         {"classes": ["normal", "=HYPERLINK(1)"]},
         {"classes": ["normal", "a\nb"]},
         {"classes": ["normal", ["pneumonia"]]},
@@ -417,6 +472,7 @@ def test_another_version_is_unsupported(refuse: Refuse, version: Any) -> None:
             "training": said("training")
             | {"network": said("training")["network"] | {"architecture": "__import__('os')"}}
         },
+        {"training": said("training") | {"network": said("training")["network"] | {"architecture": "resnet18bn"}}},
         {"training": said("training") | {"batch_size": None}},
         {"training": said("training") | {"augment": {}}},
         {"training": said("training") | {"augment": said("training")["augment"] | {"scale": "0.1"}}},
@@ -508,6 +564,12 @@ def test_a_manifest_with_anything_in_place_of_a_statement_is_refused_or_opens(
 def test_a_formation_that_no_image_can_have_is_refused(refuse: Refuse, formation: object) -> None:
     said = json.loads(files()["manifest.json"])["training"] | {"formation": formation}
     refuse(resealed(files(), training=said))
+
+
+def test_a_small_file_does_not_hold_more_films_than_a_package_may_hold_images(refuse: Refuse) -> None:
+    """Of 800 images a formation of 8 makes 51,200 films of a pixel each, and as many files to export."""
+    form = said("images") | {"count": 800}
+    refuse(resealed(files(), images=form, training=said("training") | {"formation": 8}), PackageError, "51,200 films")
 
 
 @pytest.mark.parametrize("offsets", [[], [1], [1, 2, 3], [1, 101], ["1", "2"], [None, 0], 0.5])

@@ -62,6 +62,7 @@ def compared(name: str, mean: float, ipc: int | None = 20, **changes: Any) -> Co
         "ipc": ipc,
         "sent_bytes": 2_000 * (ipc or 1000),
         "train_seconds": 3.2,
+        "above": Interval(low=mean - 0.62, high=mean - 0.58) if ipc and name != "random" else None,
         "detail": Detail(
             confusion=((0.8, 0.2), (0.1, 0.9)),
             roc=tuple(round(min(1, 0.5 + index / 100), 2) for index in range(101)),
@@ -99,6 +100,7 @@ def comparison(*rows: Compared, **changes: Any) -> Comparison:
         "recipe_digest": "b" * 64,
         "software": {"medistill": "0.1.0"},
         "machines": ("torch 2.13.0, AVX512, float32",),
+        "against": "random",
         "notes": ("a note <b>in bold</b>",),
         "original_bytes": {"source file, all splits": 37_000_000},
         "rows": rows,

@@ -41,6 +41,7 @@ def test_whatever_comes_from_outside_is_escaped() -> None:
 def test_every_row_says_what_its_networks_saw_and_what_it_costs() -> None:
     text = words_of(page())
     assert "BYOL, fine\u2011tuned all, unlabelled 40 72.0" in text
+    assert "72.0 ± 1.2 69.0 to 75.0 +10.0 to +14.0 72.0" in text
     assert "pruned trajectory matching 40 40.0 kB 2 % 0.3 s 32 ms 3 ms 3.2 s" in text
     assert "source file, all splits 37.0 MB, 4 min 56 s at 1 Mbit/s" in text
     assert "BYOL ConvNet 2,000 0 300 1.900 0.300 0.72" in text
@@ -72,7 +73,7 @@ def test_without_matplotlib_the_tables_stay(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_headline_tells_what_the_best_needs() -> None:
     assert headline(made_up.comparison(*made_up.COMPARED)) == (
         "With 20 labelled images a class, BYOL, fine-tuned (saw all, unlabelled) came first of 7 rows on test: "
-        "72.0 ± 1.2 % balanced accuracy; 1 other row within its 95 % interval; "
+        "72.0 ± 1.2 % balanced accuracy; above random by +10.0 to +14.0 points (95 % interval); "
         "of those that get nothing else, pruned trajectory matching: 70.0 ± 1.2 %; "
         "with all labels 85.0 ± 1.2 %."
     )

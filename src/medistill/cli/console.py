@@ -1,9 +1,11 @@
 """How commands speak: tables and answers on standard output, progress and errors on standard error."""
 
+import errno
 import functools
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.table import Table
 
 from medistill.errors import MedistillError, MissingPart
+from medistill.files import storage_errors
 
 if TYPE_CHECKING:
     from medistill.evidence import Row, Scenario, Study
@@ -22,8 +25,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 _QUIET_SECONDS = 30
 _INTERRUPTED = 130
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Nothing that is printed is markup: names may come from a stranger's package.
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -44,11 +48,16 @@ def reported(command: Command) -> Command:
                     f"This command needs {error.name}, which is not installed. The numeric half comes with: "
                     "pip install 'medistill[distill]'"
                 ) from error
+            except OSError as error:
+                if error.errno == errno.EPIPE:  # whoever reads has seen enough
+                    raise
+                with storage_errors(Path(error.filename or "a file")):
+                    raise
         except MedistillError as error:
             if kwargs.get("json"):
                 print_json({"ok": False, "error": type(error).__name__, "message": str(error)})
-            err.print(f"[bold red]{type(error).__name__}[/] ", end="")
-            err.print(str(error), markup=False)
+            err.print(f"{type(error).__name__} ", end="", style="bold red")
+            err.print(str(error))
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             err.print("Interrupted. What was finished is kept: run the same command again to go on.")
@@ -101,11 +110,11 @@ class Bar:
             self._bar.advance(self._bar.task_ids[0], count)
         elif time.monotonic() - self._spoke > _QUIET_SECONDS:
             self._spoke = time.monotonic()
-            err.print(f"{self._task}: {self._done:,} of {self._total:,}, about {self._left()} left", markup=False)
+            err.print(f"{self._task}: {self._done:,} of {self._total:,}, about {self._left()} left")
 
     def say(self, message: str) -> None:
         """A line above the bar."""
-        (self._bar.console if self._bar is not None else err).print(message, markup=False)
+        (self._bar.console if self._bar is not None else err).print(message)
 
     def _left(self) -> str:
         from medistill.report.words import duration

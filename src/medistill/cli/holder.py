@@ -50,10 +50,10 @@ def inspect(
     if json:
         return console.print_json(found.model_dump(mode="json"))
     names = ", ".join(found.class_names) + ("" if found.named else " (numbers: the source has no class names)")
-    console.out.print(f"{found.name} ({found.kind})", markup=False)
+    console.out.print(f"{found.name} ({found.kind})")
     channels = ", ".join(map(str, found.channels))
     sizes = ", ".join(f"{size} ({count:,})" for size, count in found.sizes.items())
-    console.out.print(f"classes: {names}\nsizes: {sizes}\nchannels: {channels}", markup=False)
+    console.out.print(f"classes: {names}\nsizes: {sizes}\nchannels: {channels}")
     console.out.print(f"patients or groups: {found.groups if found.groups is not None else 'unknown'}")
     table = Table(title="images", title_justify="left")
     table.add_column("class")  # a line each: a source may have many, a few splits at most
@@ -64,9 +64,9 @@ def inspect(
     table.add_row("all", *(f"{sum(counts.values()):,}" for counts in found.counts.values()))
     console.out.print(table)
     for warning in found.warnings:
-        console.out.print(f"warning: {warning}", markup=False)
+        console.out.print(f"warning: {warning}")
     for note in found.notes:
-        console.out.print(f"note: {note}", markup=False)
+        console.out.print(f"note: {note}")
 
 
 @console.reported
@@ -301,13 +301,13 @@ def _say_what_changed(asked: "Run", fitted: "Run", budget: str) -> None:
     }
     if chosen:
         settings = ", ".join(f"{key} = {value}" for key, value in chosen.items())
-        console.err.print(f"To stay within {budget}: {settings}.", markup=False)
+        console.err.print(f"To stay within {budget}: {settings}.")
 
 
 def _answer(document: dict[str, Any], json: bool, sentence: str) -> None:
     if json:
         return console.print_json(document)
-    console.out.print(sentence, markup=False)
+    console.out.print(sentence)
 
 
 def show_plan(predicted: "Plan", json: bool) -> None:
@@ -361,10 +361,10 @@ def _show_products(products: "Products", json: bool) -> None:
         return console.print_json({name: str(path) for name, path in dataclasses.asdict(products).items()})
     utility = Utility.model_validate(read_json(products.utility))
     for note in utility.notes:
-        console.out.print(f"note: {note}", markup=False)
+        console.out.print(f"note: {note}")
     console.out.print(console.rows_table(utility.rows, f"on {utility.judged_images:,} {utility.split} images"))
     for path in (products.package, products.contact_sheet, products.report, products.utility):
-        console.out.print(str(path), markup=False)
+        console.out.print(str(path))
 
 
 @console.reported

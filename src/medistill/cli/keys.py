@@ -54,8 +54,8 @@ def new(
     mark = fingerprint(read_public(public))
     if json:
         return console.print_json({"secret": str(secret), "public": str(public), "fingerprint": mark})
-    console.out.print(f"{secret}: keep it, and its passphrase, to yourselves.", markup=False)
-    console.out.print(f"{public}: give it to everybody you send packages to.", markup=False)
+    console.out.print(f"{secret}: keep it, and its passphrase, to yourselves.")
+    console.out.print(f"{public}: give it to everybody you send packages to.")
     console.out.print(f"Fingerprint, to be compared by telephone: {mark}")
 
 
@@ -76,7 +76,7 @@ def list_keys(json: JsonFlag = False) -> None:
         )
     for key in keys:
         until = f"revoked on {key.revoked}" if key.revoked else f"trusted since {key.since}"
-        console.out.print(f"{key.name}, {until}\n  {fingerprint(key.public_key)}", markup=False)
+        console.out.print(f"{key.name}, {until}\n  {fingerprint(key.public_key)}")
     if not keys:
         console.out.print("No key is trusted yet: medistill keys trust THEIR.pub")
 
@@ -98,7 +98,7 @@ def trust(
     key = TrustStore.of_user().trust(name or public.stem, read_public(public), date.today())
     if json:
         return console.print_json({"name": key.name, "fingerprint": fingerprint(key.public_key)})
-    console.out.print(f"Trusted as {key.name}: {fingerprint(key.public_key)}", markup=False)
+    console.out.print(f"Trusted as {key.name}: {fingerprint(key.public_key)}")
 
 
 @app.command()
@@ -115,4 +115,4 @@ def revoke(
     gone = TrustStore.of_user().revoke(name, date.today())
     if json:
         return console.print_json({"name": gone.name, "revoked": str(gone.revoked)})
-    console.out.print(f"Packages signed by {gone.name} are refused from now on.", markup=False)
+    console.out.print(f"Packages signed by {gone.name} are refused from now on.")

@@ -37,9 +37,9 @@ def verify(
         terms = opened.manifest.terms.model_dump(mode="json")
         document = {"ok": True, "digest": opened.digest, "classes": list(opened.class_names), "terms": terms}
         return console.print_json(document | signer.document())
-    console.out.print(f"{package.name}: whole and unchanged since it was sealed.", markup=False)
+    console.out.print(f"{package.name}: whole and unchanged since it was sealed.")
     _say_who(signer)
-    console.out.print(in_a_sentence(opened.manifest.terms), markup=False)
+    console.out.print(in_a_sentence(opened.manifest.terms))
     console.out.print(f"SHA-256 {opened.digest}")
 
 
@@ -136,7 +136,7 @@ def train(
     if not judged.named or not (ours is None or ours.named):
         console.err.print("warning: your images have no class names, so classes are matched by index: ", end="")
         named = ", ".join(f"{index} is {name}" for index, name in enumerate(opened[0].class_names))
-        console.err.print(named, markup=False)
+        console.err.print(named)
     _, split = split_off(test)
     mapping = None if classes is None else read_mapping(classes)
     with console.Bar() as bar:
@@ -226,7 +226,7 @@ def export(
     count = write(opened, form, out)
     if json:
         return console.print_json({"out": str(out), "images": count})
-    console.out.print(f"{count} images in {out}", markup=False)
+    console.out.print(f"{count} images in {out}")
 
 
 @console.reported
@@ -255,9 +255,7 @@ def merge(
     merged = join(opened, out, name or out.stem, None if classes is None else read_mapping(classes))
     if json:
         return console.print_json({"out": str(out), "images": len(merged.images), "classes": list(merged.class_names)})
-    console.out.print(
-        f"{len(merged.images)} images of {', '.join(merged.class_names)} in {out}, not signed", markup=False
-    )
+    console.out.print(f"{len(merged.images)} images of {', '.join(merged.class_names)} in {out}, not signed")
 
 
 @console.reported
@@ -279,7 +277,7 @@ def decrypt(
     opened(envelope, identity, out)
     if json:
         return console.print_json({"out": str(out)})
-    console.out.print(f"{out}, not verified yet: medistill verify {out}", markup=False)
+    console.out.print(f"{out}, not verified yet: medistill verify {out}")
 
 
 @dataclass(frozen=True)
@@ -332,7 +330,7 @@ def _all_opened(paths: list[Path], allow_unsigned: bool, require_trusted: bool) 
     for path in paths:
         package, signer = _opened(path, allow_unsigned, require_trusted)
         if not signer.trusted:
-            console.err.print(f"{path.name}: ", end="", markup=False)
+            console.err.print(f"{path.name}: ", end="")
             _say_who(signer)
         opened.append(package)
     return opened
@@ -342,13 +340,12 @@ def _say_who(signer: _Signer) -> None:
     if signer.name is None:
         console.err.print("WARNING: it is not signed: nobody vouches for it.")
     elif signer.trusted:
-        console.out.print(f"Signed by {signer.name} on {signer.signed_on}; you trust this key.", markup=False)
+        console.out.print(f"Signed by {signer.name} on {signer.signed_on}; you trust this key.")
     else:
         console.err.print(
             f"WARNING: signed on {signer.signed_on} with a key you do not know. Its maker calls themselves "
             f"{signer.name}, as anybody can. Compare this fingerprint with them, then: medistill keys trust THEIR.pub\n"
             f"  {signer.fingerprint}",
-            markup=False,
         )
 
 
@@ -371,7 +368,7 @@ def _print_summary(package: "Package") -> None:
     ]
     if made.leaks_real_images:
         lines.insert(4, "WARNING: its images may show real patients.")
-    console.out.print("\n".join(lines), markup=False)
+    console.out.print("\n".join(lines))
     if package.utility is not None:
         title = f"on {package.utility.judged_images:,} {package.utility.split} images of the maker"
         console.out.print(console.rows_table(package.utility.rows, title))

@@ -41,6 +41,9 @@ def compare(
         ),
     ] = None,
     timm: Annotated[str, typer.Option("--timm", help="The model that --weights are for.")] = "resnet18",
+    against: Annotated[
+        str, typer.Option("--against", help="The row that others are held against: by how much they lie above it.")
+    ] = "random",
     quick: Annotated[
         bool, typer.Option("--quick", help="Less of everything, and one seed where --seeds asks for no more.")
     ] = False,
@@ -62,7 +65,7 @@ def compare(
 
     chosen = METHODS if methods is None else tuple(name.strip() for name in methods.split(","))
     repetitions = seeds or (1 if quick else 3)
-    question = Question(chosen, _numbers("--ipc", ipc), repetitions, final, natural, weights, timm)
+    question = Question(chosen, _numbers("--ipc", ipc), repetitions, final, natural, weights, timm, against)
     opened = open_images(recipe, settings, out)
     if quick:
         opened = opened.with_recipe(quickened(opened.recipe))
@@ -78,7 +81,7 @@ def compare(
     about = f"on {comparison.judged_images:,} {comparison.split} images, seeds {seeds_said}"
     console.out.print(console.rows_table(comparison.rows, about))
     for name in ("comparison.html", "comparison.md", "comparison.json", "packages", "holder.html"):
-        console.out.print(str(opened.out / name), markup=False)
+        console.out.print(str(opened.out / name))
     console.out.print("holder.html shows real images: it is for you alone.")
 
 
@@ -111,7 +114,7 @@ def tune(
         said = ", ".join(f"{key} {value:g}" for key, value in trial.settings.items()) or "the recipe as it stands"
         table.add_row(str(number + 1), said, "diverged" if trial.score is None else f"{100 * trial.score:.1f}")
     console.out.print(table)
-    console.out.print(f"{tuned.name} with the best trial's settings: {opened.out / RECIPE}", markup=False)
+    console.out.print(f"{tuned.name} with the best trial's settings: {opened.out / RECIPE}")
     console.out.print("It names no images: give them with --set source.path=...")
 
 
@@ -162,9 +165,9 @@ def study(
 
     for scenario in found.judged_images:
         console.out.print(console.study_table(found, scenario))
-    console.out.print(headline(found), markup=False)
+    console.out.print(headline(found))
     for name in ("study.html", "study.md", "study.json", "packages"):
-        console.out.print(str(opened.out / name), markup=False)
+        console.out.print(str(opened.out / name))
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...]:

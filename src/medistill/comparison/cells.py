@@ -18,6 +18,7 @@ from medistill.errors import StorageError
 from medistill.evaluate import Judged
 from medistill.evidence import Labels, Pretrained, Protocol
 from medistill.files import digest, read_json, write_json
+from medistill.images import LabelledImages
 from medistill.metrics import Answers
 from medistill.pipeline import Run
 from medistill.sources.opening import split_off
@@ -125,12 +126,12 @@ def keep(path: Path, cell: Cell) -> None:
     write_json(path, {"findings": findings, "pretrained": pretrained, "machine": cell.machine})
 
 
-def recall(path: Path, images: int) -> Cell | None:
+def recall(path: Path, judged: LabelledImages) -> Cell | None:
     """The cell that `keep` wrote; None where there is none.
 
     Args:
         path: where it would lie.
-        images: how many were judged.
+        judged: the images that its networks were asked about.
 
     Raises:
         StorageError: the file is damaged.
@@ -147,8 +148,20 @@ def recall(path: Path, images: int) -> Cell | None:
             tuple(Pretrained.model_validate(each) for each in plain["pretrained"]),
             plain["machine"],
         )
-        if any(len(said.guess) != images for each in cell.findings for said in each.answers):
-            raise ValueError(f"answers for another number of images than {images}")
+        _check(cell, judged)
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"cells/{path.name} is damaged. Delete it and run the same command again.") from error
     return cell
+
+
+def _check(cell: Cell, judged: LabelledImages) -> None:
+    """Refuse, with a ValueError, what no network can have said: a cell may come from anywhere."""
+    answers = [said for each in cell.findings for said in each.answers]
+    if not all(each.answers for each in cell.findings) or not answers:
+        raise ValueError("a row without answers")
+    numbers = [number for each in cell.findings for number in (each.rate, each.seconds, each.sent_bytes)]
+    if not (np.isfinite([*numbers, *(said.auc for said in answers)]).all() and min(numbers) >= 0):
+        raise ValueError("a figure that is none")
+    for said in answers:
+        if said.guess.shape != judged.labels.shape or not said.guess.max() < len(judged.class_names):
+            raise ValueError("answers about other images or classes")

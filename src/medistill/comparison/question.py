@@ -9,6 +9,8 @@ from medistill.recipe import FOLLOW_TEACHERS, Objective, Recipe, recipe_from
 
 OBJECTIVES: tuple[Objective, ...] = ("soft-label", "dm", "dsa", "mtt", "pruned")
 METHODS = ("scratch", *PRETEXTS, "transfer", "random", *RULES, *OBJECTIVES, "full")
+REFERENCES = ("scratch", "random", *RULES, *OBJECTIVES, "full-natural", "full-balanced")
+"""Rows that others can be held against: those of methods with one row for a network and a budget."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Question:
         natural: a source of images to pre-train on for `transfer`; None lets the project draw some.
         weights: weights of timm's for `transfer` instead: a safetensors file, or `hub`.
         timm: the model that those are for.
+        against: one of `REFERENCES`, whose row the others are held against where it is in the table.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -32,11 +35,14 @@ class Question:
     natural: str | None = None
     weights: str | None = None
     timm: str = "resnet18"
+    against: str = "random"
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.methods) - set(METHODS))
         if unknown or not self.methods:
             raise RecipeError(f"--methods {','.join(unknown)}: expected some of {', '.join(METHODS)}.")
+        if self.against not in REFERENCES:
+            raise RecipeError(f"--against {self.against}: expected one of {', '.join(REFERENCES)}.")
         if self.natural is not None and self.weights is not None:
             raise RecipeError("--natural and --weights both say what transfer begins with. Give one of them.")
         if any(ipc < 1 for ipc in self.ipcs) or len(set(self.ipcs)) < len(self.ipcs):

@@ -5,7 +5,7 @@ comparison that was interrupted, or that asks for one method, budget or seed mor
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,9 +61,20 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
                     key = (each.name, each.protocol, None if each.protocol == "full" else ipc)
                     lines.setdefault(key, []).append(each)
         rows = [_floor(opened, judged, split)]
-        rows += [_row(opened, key, line, judged, split) for key, line in _in_order(lines)]
+        rows += [
+            _row(opened, key, line, _reference(opened, question.against, key, lines), judged, split)
+            for key, line in _in_order(lines)
+        ]
         comparison = _comparison(
-            opened, ipcs, seeds[: number + 1], len(judged), split, rows, tuple(pretrained), tuple(machines)
+            opened,
+            question.against,
+            ipcs,
+            seeds[: number + 1],
+            len(judged),
+            split,
+            rows,
+            tuple(pretrained),
+            tuple(machines),
         )
         write_json(opened.out / "comparison.json", comparison.model_dump(mode="json"))
         write_pages(opened, comparison)
@@ -82,7 +93,7 @@ def _cells(
 ) -> list[Cell]:
     """The cell of every method; those that are not kept yet are made, judged together, and kept."""
     paths = {name: cell_path(budgeted, question, name, split) for name in methods}
-    cells = {method: cell for method, path in paths.items() if (cell := recall(path, len(judged))) is not None}
+    cells = {method: cell for method, path in paths.items() if (cell := recall(path, judged)) is not None}
     missing = tuple(method for method in paths if method not in cells)
     if missing:
         contenders = Contenders(budgeted, replace(question, methods=missing), progress)
@@ -104,22 +115,47 @@ def _in_order(lines: dict[_Key, list[Finding]]) -> list[tuple[_Key, list[Finding
 def _floor(opened: Run, judged: LabelledImages, split: str) -> Compared:
     """Nothing is sent but a word: which class is the commonest."""
     train = opened.splits.train
-    answer = [commonest(train, judged)]
-    row = metrics.row("majority", "none", split, len(train), "hard", None, answer, judged, seed=0)
+    answer = commonest(train, judged)
+    row = metrics.row("majority", "none", split, len(train), "hard", None, [[answer]], judged, seed=0)
     return Compared(
         **row.model_dump(),
         protocol=None,
         ipc=None,
         sent_bytes=0,
         train_seconds=0,
-        detail=metrics.detail(answer, judged),
+        above=None,
+        detail=metrics.detail([answer], judged),
     )
 
 
-def _row(opened: Run, key: _Key, line: Sequence[Finding], judged: LabelledImages, split: str) -> Compared:
+def _reference(
+    opened: Run, against: str, key: _Key, lines: Mapping[_Key, Sequence[Finding]]
+) -> Sequence[Finding] | None:
+    """What a line is held against: the row of that name on the same network, at the same budget or of all images."""
+    architecture = lines[key][0].architecture
+    own = architecture == opened.recipe.network.architecture
+    wanted = against if own else f"{against}-{architecture}"
+    found = {ipc: line for (name, _, ipc), line in lines.items() if name == wanted}
+    reference = found.get(key[2], found.get(None))
+    return None if reference is lines[key] else reference
+
+
+def _row(
+    opened: Run,
+    key: _Key,
+    line: Sequence[Finding],
+    reference: Sequence[Finding] | None,
+    judged: LabelledImages,
+    split: str,
+) -> Compared:
     name, protocol, ipc = key
     rates = {each.rate for each in line}
-    answers = [said for each in line for said in each.answers]
+    answers = [each.answers for each in line]
+    seed = opened.recipe.seed_for("evaluate/interval")
+    above = None
+    if reference is not None:
+        others = metrics.guesses_of([each.answers for each in reference])
+        above = metrics.difference(metrics.guesses_of(answers), others, judged, seed)
     row = metrics.row(
         name,
         line[0].architecture,
@@ -129,7 +165,7 @@ def _row(opened: Run, key: _Key, line: Sequence[Finding], judged: LabelledImages
         rates.pop() if len(rates) == 1 else None,
         answers,
         judged,
-        opened.recipe.seed_for("evaluate/interval"),
+        seed,
     )
     return Compared(
         **row.model_dump(),
@@ -137,12 +173,14 @@ def _row(opened: Run, key: _Key, line: Sequence[Finding], judged: LabelledImages
         ipc=ipc,
         sent_bytes=int(np.mean([each.sent_bytes for each in line])),
         train_seconds=float(np.mean([each.seconds for each in line])),
-        detail=metrics.detail(answers, judged),
+        above=above,
+        detail=metrics.detail([said for each in answers for said in each], judged),
     )
 
 
 def _comparison(
     opened: Run,
+    against: str,
     ipcs: tuple[int, ...],
     seeds: tuple[int, ...],
     judged_images: int,
@@ -164,6 +202,7 @@ def _comparison(
         recipe_digest=opened.recipe.digest(),
         software=pipeline.software(),
         machines=machines,
+        against=against,
         notes=opened.splits.notes,
         original_bytes=_original_bytes(opened),
         rows=tuple(rows),

@@ -6,19 +6,19 @@ never has to guess a default, and an absent key means "not known".
 """
 
 import json
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import rfc8785
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medistill.errors import PackageError, Tampered, Unsupported
 from medistill.evidence import Labels
 from medistill.files import digest
 from medistill.package.archive import MANIFEST, RESEND, SIGNATURE
 from medistill.recipe import AugmentSettings, Encoding, Enlarging, NetworkSettings, Start
+from medistill.text import ClassName, Text, Word, visible
 
 FORMAT: Final = "medistill-package"
 VERSION: Final = 1
@@ -29,37 +29,17 @@ MAX_CLASSES = 1000
 MAX_BYTES = 2**24
 MAX_FILM_VALUES = 2**27
 MAX_RECORD_BYTES = 2**20
-_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 SUM_TOLERANCE = 1e-4
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _visible(text: str) -> str:
-    """Refuse what does not show, or shows as something else: two readers must see the same word."""
-    if any(unicodedata.category(letter) in _HIDDEN for letter in text):
-        raise ValueError("it must not hold control, invisible or text-direction characters: type it again")
-    if unicodedata.normalize("NFC", text) != text:
-        raise ValueError("it must be in Unicode normal form C: type it again on another keyboard")
-    if text.strip() != text:
-        raise ValueError("it must not begin or end with a space")
-    return text
-
-
-def _no_formula(text: str) -> str:
-    if unicodedata.normalize("NFKC", text)[0] in "=+-@":
-        raise ValueError("a spreadsheet would read a name that begins with = + - or @ as a formula: rename the class")
-    return text
-
-
-Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_visible)]
-Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_visible)]
-ClassName = Annotated[Word, AfterValidator(_no_formula)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Intensity = Annotated[float, Field(ge=-1e4, le=1e4)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+ClassNames = Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=MAX_CLASSES)]
 
 
 class Part(BaseModel):
@@ -153,6 +133,12 @@ class Training(Part):
     enlarging: Enlarging | None = None
     class_offsets: tuple[Annotated[float, Field(ge=-100, le=100)], ...] | None = None
 
+    @model_validator(mode="after")
+    def _images_were_made_with_it(self) -> Self:
+        if self.network.architecture == "resnet18bn":
+            raise ValueError("nothing is distilled through batch norm: name the network that the images were made with")
+        return self
+
 
 class Signer(Part):
     """Who signs the manifest: the name they give themselves, and their public key as minisign writes it."""
@@ -245,7 +231,7 @@ class Manifest(Part):
     version: Literal[1] = VERSION
     name: Word
     package_id: Digest
-    classes: tuple[ClassName, ...] = Field(min_length=2, max_length=MAX_CLASSES)
+    classes: ClassNames
     images: ImageForm
     transform: Transform
     training: Training
@@ -270,8 +256,11 @@ class Manifest(Part):
         values = form.count * form.channels * form.height * form.width * formation**2
         if self.training.enlarging is not None and formation == 1:
             raise ValueError("training.enlarging says how the films of a formation are enlarged; there is no formation")
-        if formation > 1 and values > MAX_FILM_VALUES:
-            raise ValueError(f"the films of a formation of {formation} take more than {MAX_FILM_VALUES:,} values")
+        if formation > 1 and (values > MAX_FILM_VALUES or form.count * formation**2 > MAX_IMAGES):
+            raise ValueError(
+                f"a formation of {formation} gives {form.count * formation**2:,} films of {values:,} values; at most "
+                f"{MAX_IMAGES:,} films of {MAX_FILM_VALUES:,} are allowed"
+            )
         if self.training.class_offsets is not None and len(self.training.class_offsets) != len(self.classes):
             raise ValueError(
                 f"training.class_offsets has {len(self.training.class_offsets)} numbers; expected one a class, and "
@@ -289,13 +278,17 @@ def check_class_names(names: Sequence[str]) -> None:
     """Refuse class names that no package could carry, before any work is spent on them.
 
     Raises:
-        PackageError: a name is empty, too long, invisible in part, or would act as a formula in a spreadsheet.
+        PackageError: a name is empty, too long, invisible in part, or would act as a formula in a spreadsheet; two are
+            alike, or there are too few or too many.
     """
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PackageError(f"class names: found {twice!r} twice; expected different names. Rename one.")
     validated(_Classes, {"classes": tuple(names)}, "class names")
 
 
 class _Classes(Part):
-    classes: tuple[ClassName, ...]
+    classes: ClassNames
 
 
 def listing(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
@@ -361,12 +354,31 @@ def record(content: bytes, model: type[Model], path: str) -> Model:
     """A record from canonical JSON, for instance the evidence in a report.
 
     Raises:
-        PackageError: it is too long, not canonical, or not what `model` allows.
+        PackageError: it is too long, not canonical, not what `model` allows, or says something that does not show.
     """
     if len(content) > MAX_RECORD_BYTES:
         raise PackageError(f"{path}: found {len(content):,} bytes; at most {MAX_RECORD_BYTES:,} are allowed.")
-    _canonical_value(content, path)
-    return validated(model, content, path)
+    value = _canonical_value(content, path)
+    found = validated(model, content, path)
+    for text in _texts(value):
+        try:
+            visible(text)
+        except ValueError as error:
+            raise PackageError(f"{path}: found {ascii(text)[:80]}; {error}.") from error
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            yield from _texts(each)
 
 
 def validated(model: type[Model], value: bytes | Mapping[str, Any], path: str) -> Model:

@@ -29,6 +29,7 @@ from medistill.recipe import Encoding
 SUFFIX = ".medistill"
 RECIPE = "recipe.toml"
 UTILITY = "reports/utility.json"
+_RECIPE_BYTES, _RECIPE_LINE = 2**16, 1000
 NARROW = Terms()
 """The terms of a package whose maker decided nothing: the narrowest."""
 
@@ -361,8 +362,11 @@ def _described(value: object) -> str:
 
 
 def _recipe_text(content: bytes) -> str:
-    if len(content) > manifest.MAX_RECORD_BYTES // 16:
-        raise PackageError(f"{RECIPE}: found {len(content):,} bytes; at most 65,536 are allowed.")
+    if len(content) > _RECIPE_BYTES:
+        raise PackageError(f"{RECIPE}: found {len(content):,} bytes; at most {_RECIPE_BYTES:,} are allowed.")
+    # What a reader of TOML spends on a dotted key grows with the square of its length.
+    if (longest := max(map(len, content.split(b"\n")))) > _RECIPE_LINE:
+        raise PackageError(f"{RECIPE}: found a line of {longest:,} bytes; at most {_RECIPE_LINE:,} are allowed.")
     try:
         text = content.decode()
         source = tomllib.loads(text).get("source")

@@ -12,6 +12,7 @@ _HEAD = (
     "accuracy",
     "balanced accuracy",
     "95 % interval",
+    "above {against}",
     "harmonic mean",
     "AUC",
     "sent",
@@ -38,7 +39,8 @@ def comparison_table(comparison: Comparison) -> str:
         f"{comparison.title}: {words.counted(comparison.judged_images, comparison.split + ' image')}, "
         f"mean ± sd of {words.counted(networks, 'network')} over seeds {seeds}."
     )
-    return f"{_escaped(about)}\n\n{_table(_HEAD, 3, [_cells(row) for row in comparison.rows])}\n"
+    head = tuple(name.format(against=comparison.against) for name in _HEAD)
+    return f"{_escaped(about)}\n\n{_table(head, 3, [_cells(row) for row in comparison.rows])}\n"
 
 
 def study_table(study: Study) -> str:
@@ -82,6 +84,7 @@ def _cells(row: Compared) -> tuple[str, ...]:
         words.percent(row.accuracy),
         words.percent(row.balanced_accuracy),
         f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+        words.points(row.above),
         words.percent(row.harmonic_mean) if row.harmonic_mean else "",
         words.percent(row.auc),
         words.size(row.sent_bytes),

@@ -27,6 +27,7 @@ def render(template: str, values: dict[str, Any]) -> str:
         "base64": lambda content: base64.b64encode(content).decode(),
         "counted": words.counted,
         "duration": words.duration,
+        "points": words.points,
         "help_name": words.help_name,
         "percent": words.percent,
         "plain_name": words.plain_name,

@@ -4,7 +4,7 @@ A reader of a report did not write the code: `full-balanced` means nothing at a 
 measured has no words here, so it cannot be shown.
 """
 
-from medistill.evidence import Figure, Help, Protocol, Row, Scenario, Utility, Worth
+from medistill.evidence import Figure, Help, Interval, Protocol, Row, Scenario, Utility, Worth
 
 _ROWS = {
     "majority": "always the commonest class",
@@ -108,6 +108,11 @@ def worth_number(value: float, worth: Worth) -> str:
 def percent(figure: Figure) -> str:
     """A figure in percent without the sign, "68.3 ± 1.2"; one network has no spread, so it shows none."""
     return str(figure) if figure.n > 1 else f"{100 * figure.mean:.1f}"
+
+
+def points(apart: Interval | None) -> str:
+    """How far one row lies above another in percentage points, "-2.8 to +7.1"; empty where none was held against."""
+    return f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}" if apart else ""
 
 
 def ceiling(utility: Utility) -> Row | None:

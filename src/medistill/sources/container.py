@@ -5,6 +5,7 @@ Names are relative, use `/`, and are sorted, so that a folder and its zip give t
 Hidden files and `__MACOSX` are left out.
 """
 
+import lzma
 import os
 import zipfile
 import zlib
@@ -19,6 +20,10 @@ LARGEST_FILE_BYTES = 256 * 2**20
 
 DEEPEST = 8
 """Folders below this depth are not entered, which also ends a walk around a link that points to its own parent."""
+
+
+UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+"""What Python's reader of zips raises where one is damaged, locked or packed in a way that it does not know."""
 
 
 class Container(Protocol):
@@ -70,7 +75,7 @@ class Archive:
         try:
             with zipfile.ZipFile(path) as archive:
                 entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except UNREADABLE as error:
             raise SourceError(
                 f"{path.name}: found a file that does not open as a zip; it is damaged or incomplete. Copy it again."
             ) from error
@@ -99,7 +104,7 @@ class Archive:
             )
         try:
             return archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise SourceError(
                 f"{self._path.name}: {_last(entry.filename)} is damaged, or locked by a password; expected a plain "
                 "zip entry. Make the zip again."

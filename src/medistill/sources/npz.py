@@ -12,7 +12,6 @@ Source: Yang et al., "MedMNIST v2", Scientific Data 2023, arXiv 2110.14795.
 import math
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,23 +23,20 @@ from numpy.typing import NDArray
 
 from medistill.errors import SourceError
 from medistill.images import Indices, Pixels
+from medistill.sources.container import UNREADABLE
 from medistill.sources.found import ALL, Found, Part, in_order, split_name
 from medistill.sources.picture import decode
 
 SMALLEST_BOMB_BYTES = 256 * 2**20
-"""Arrays below this size are never taken for a bomb, however well they are compressed."""
+"""Arrays that together are below this size are never taken for a bomb, however well they are compressed."""
 
 LARGEST_RATIO = 200
-"""Above this compression a large array is refused; films come to 2 or 3, empty arrays to 1000."""
+"""Above this compression large arrays are refused; films come to 2 or 3, empty arrays to 1000."""
 
 _PACKED = ("jpeg", "offsets", "labels", "is_test")
 _UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    RuntimeError,
-    ValueError,
+    *UNREADABLE,
+    OverflowError,
     SyntaxError,
     tokenize.TokenError,  # numpy reads a header it cannot parse a second time, as Python 2 wrote them
 )
@@ -75,8 +71,10 @@ def read_npz(path: Path) -> Found:
             keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             pairs = {} if "jpeg" in keys else _pairs(path.name, keys)
             used = [key for pair in pairs.values() for key in pair] or [key for key in _PACKED if key in keys]
-            arrays = {key: _load(archive, key, path.name) for key in used}
-            names = _load(archive, "class_names", path.name) if "class_names" in keys else None
+            named = [key for key in ("class_names",) if key in keys]
+            _refuse_bomb(archive, [*used, *named], path.name)
+            arrays = {key: _load(archive, key, path.name) for key in [*used, *named]}
+            names = arrays.pop("class_names", None)
     except _UNREADABLE as error:
         raise SourceError(
             f"{path.name} is damaged or is not an .npz; expected a NumPy archive. Copy it again."
@@ -141,6 +139,16 @@ def _packed(file: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Part]:
     }
 
 
+def _refuse_bomb(archive: zipfile.ZipFile, keys: list[str], file: str) -> None:
+    entries = [archive.getinfo(f"{key}.npy") for key in keys]
+    unpacked, packed = sum(each.file_size for each in entries), sum(each.compress_size for each in entries)
+    if unpacked > max(SMALLEST_BOMB_BYTES, LARGEST_RATIO * packed):
+        raise SourceError(
+            f"{file}: its arrays unpack to {unpacked:,} bytes from {packed:,}, which no image set does. Do not use "
+            "this file."
+        )
+
+
 def _load(archive: zipfile.ZipFile, key: str, file: str) -> NDArray[Any]:
     entry = archive.getinfo(f"{key}.npy")
     with archive.open(entry) as stream:
@@ -156,11 +164,6 @@ def _load(archive: zipfile.ZipFile, key: str, file: str) -> NDArray[Any]:
     if header_bytes + math.prod(shape) * dtype.itemsize != entry.file_size:
         raise SourceError(
             f"{file}: {key} declares another size than its entry holds; it is damaged or forged. Copy the file again."
-        )
-    if entry.file_size > max(SMALLEST_BOMB_BYTES, LARGEST_RATIO * entry.compress_size):
-        raise SourceError(
-            f"{file}: {key} unpacks to {entry.file_size:,} bytes from {entry.compress_size:,}, which no image set "
-            "does. Do not use this file."
         )
     with archive.open(entry) as stream:
         return np.asarray(npy.read_array(stream, allow_pickle=False))

@@ -114,7 +114,8 @@ def _rows(recipe: Recipe, lines: Sequence[Sequence[Attempt]], judged: LabelledIm
         row = _row(recipe, line, judged, split, seed)
         mean = row.balanced_accuracy.mean
         if row.help == "alone" or row.help in _COMPARABLE:
-            reached = metrics.resampled_balanced_accuracy(_guesses(line), judged, seed)
+            said = metrics.guesses_of([attempt.answers for attempt in line])
+            reached = metrics.resampled_balanced_accuracy(said, judged, seed)
             if row.help == "alone":
                 means[row.own], draws[row.own] = mean, reached
             else:
@@ -125,7 +126,7 @@ def _rows(recipe: Recipe, lines: Sequence[Sequence[Attempt]], judged: LabelledIm
 
 def _row(recipe: Recipe, line: Sequence[Attempt], judged: LabelledImages, split: str, seed: int) -> Helped:
     first, architecture, rate = line[0], recipe.network.architecture, recipe.evaluate.rates[0]
-    said = [answers for attempt in line for answers in attempt.answers]
+    said = [attempt.answers for attempt in line]
     row = metrics.row(first.help, architecture, split, first.images, first.labels, rate, said, judged, seed)
     return Helped(
         **row.model_dump(),
@@ -136,10 +137,6 @@ def _row(recipe: Recipe, line: Sequence[Attempt], judged: LabelledImages, split:
         sent_bytes=int(np.mean([attempt.sent_bytes for attempt in line])),
         worth=None,
     )
-
-
-def _guesses(line: Sequence[Attempt]) -> list[metrics.Guess]:
-    return [answers.guess for attempt in line for answers in attempt.answers]
 
 
 def _sharing(scene: Scene) -> Sharing:

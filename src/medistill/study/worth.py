@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medistill.evidence import Worth
-from medistill.metrics import interval
+from medistill.metrics import bounds
 
 
 def worth(
@@ -29,6 +29,6 @@ def worth(
         return float(np.interp(value, np.maximum.accumulate(curve), numbers))
 
     curves = np.stack([np.broadcast_to(alone[number], reached.shape) for number in numbers], 1)
-    spread = interval(np.array([found(*draw) for draw in zip(reached.tolist(), curves.tolist(), strict=True)]))
+    low, high = bounds(np.array([found(*draw) for draw in zip(reached.tolist(), curves.tolist(), strict=True)]))
     images = found(mean, [means[number] for number in numbers])
-    return Worth(images=round(images, 1), low=round(spread.low, 1), high=round(spread.high, 1), most=numbers[-1])
+    return Worth(images=round(images, 1), low=round(low, 1), high=round(high, 1), most=numbers[-1])
