@@ -218,15 +218,13 @@ def test_self_supervision_at_the_budget_sees_the_images_that_scratch_sees(tmp_pa
     assert len(seen["all"]) == len(run.splits.train)
 
 
-def test_an_unseen_network_gets_rows_of_its_own(tmp_path):
-    run = opened(tmp_path, {"evaluate.unseen": ["resnet18"]})
+@pytest.mark.parametrize("unseen", ["resnet18", "resnet18bn"])
+def test_an_unseen_network_gets_rows_of_its_own(tmp_path, unseen):
+    run = opened(tmp_path, {"evaluate.unseen": [unseen]})
     comparison = compare(run, Question(methods=("scratch", "simsiam", "random"), seeds=1), Silence())
-    names = {(row.name, row.architecture) for row in comparison.rows}
-    assert {
-        ("scratch-resnet18", "resnet18"),
-        ("simsiam-resnet18", "resnet18"),
-        ("random-resnet18", "resnet18"),
-    } <= names
+    rows = {(row.name, row.architecture): row for row in comparison.rows}
+    assert {(f"{name}-{unseen}", unseen) for name in ("scratch", "simsiam", "simsiam-linear", "random")} <= set(rows)
+    assert rows[f"scratch-{unseen}", unseen].above is not None
 
 
 def test_reading_the_test_split_is_recorded_once_a_comparison(tmp_path):

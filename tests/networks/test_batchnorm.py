@@ -63,6 +63,7 @@ def test_a_module_of_its_own_answers_the_same_with_its_statistics():
     module = network.module_at(params)
     assert torch.allclose(module.eval()(images(2)), network(params, images(2)), atol=1e-6)
     assert not torch.allclose(network(network.initial(3), images(2)), network(params, images(2)))
+    assert torch.equal(network.params_of(module), params)
 
 
 def test_nothing_is_distilled_through_it():

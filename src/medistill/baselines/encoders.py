@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medistill.baselines.byol import BYOL
 from medistill.baselines.mae import MAE
@@ -124,7 +124,7 @@ def _learn(lesson: Lesson, shared: _Shared, tick: Tick) -> Encoder:
     for epoch in pretrain(pretext, pixels, shared.transform, recipe.pretrain, seed_for):
         epochs.append(epoch)
         tick(epoch.steps)
-    return Encoder(nn.utils.parameters_to_vector(encoder.parameters()).detach().cpu(), tuple(epochs))
+    return Encoder(network.params_of(module)[: -network.head_size].cpu(), tuple(epochs))
 
 
 def _key(recipe: Recipe, lesson: Lesson, images: Mapping[str, Tensor], transform: Transform) -> str:

@@ -46,6 +46,11 @@ class BatchNormNetwork(FlatNetwork):
                     module.get_buffer(name).copy_(value)
         return module
 
+    def params_of(self, module: nn.Module) -> Params:
+        """The flat vector of a module that `module_at` made and that was trained since, with its running statistics."""
+        statistics = [module.get_buffer(name).reshape(-1) for name in self._statistics]
+        return torch.cat([*statistics, super().params_of(module)])
+
     def initial(self, seed: int) -> Params:
         """Fresh parameters, drawn by each layer's own default from `seed` alone; means 0 and variances 1."""
         params = super().initial(seed)
@@ -93,8 +98,7 @@ class BatchNormNetwork(FlatNetwork):
         with torch.no_grad():
             for images in batches:
                 module(images)
-        statistics = [module.get_buffer(name).reshape(-1) for name in self._statistics]
-        return torch.cat([*statistics, params[self._first :]])
+        return self.params_of(module)
 
     def _named(self, params: Params) -> dict[str, Tensor]:
         """Statistics and parameters by the names that the module gives them."""

@@ -103,6 +103,10 @@ class FlatNetwork:
         nn.utils.vector_to_parameters(params.detach().clone(), module.parameters())
         return module
 
+    def params_of(self, module: nn.Module) -> Params:
+        """The flat vector of a module that `module_at` made and that was trained since."""
+        return nn.utils.parameters_to_vector(module.parameters()).detach()
+
     def initial(self, seed: int) -> Params:
         """Fresh parameters, drawn by each layer's own default from `seed` alone."""
         with torch.random.fork_rng(devices=[]):
