@@ -1,17 +1,21 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 import medistill.comparison.contenders
 import medistill.metrics
+from medistill.buffer import Buffer
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
-from medistill.comparison.cells import cell_path, recall
+from medistill.comparison.cells import OF_TRAJECTORIES, cell_path, recall
 from medistill.comparison.pages import nearest_of_class, write_pages
 from medistill.comparison.question import with_objective
+from medistill.distill import distill
 from medistill.errors import RecipeError, StorageError
 from medistill.evidence import Comparison
 from medistill.images import LabelledImages, png_bytes
@@ -161,6 +165,45 @@ def test_a_cell_of_another_recipe_source_or_split_is_not_taken(whole, tmp_path):
     own = cell_path(run, natural("a"), "transfer", "validation")
     assert own == cell_path(run, natural("b"), "transfer", "validation")
     assert own not in others
+
+
+def test_a_cell_stays_where_a_setting_of_other_methods_changes(whole):
+    run = opened(whole[0])
+
+    def moved(changes):
+        other = run.with_recipe(recipe_from(run.recipe.model_dump(), changes))
+        return {
+            method
+            for method in METHODS
+            if cell_path(run, Question(), method, "test") != cell_path(other, Question(), method, "test")
+        }
+
+    objectives = {"soft-label", "dm", "dsa", "mtt", "pruned"}
+    assert moved({"teachers.rate": "0.5"}) == {"mtt", "pruned"}
+    assert moved({"distill.threshold": "0.7"}) == {"mtt", "pruned"}
+    assert moved({"distill.image_rate": "0.7"}) == objectives
+    assert moved({"pretrain.rate": "0.5"}) == {"byol", "simsiam", "skd", "mae"}
+    assert moved({"evaluate.steps": "17"}) == moved({"seed": "17"}) == set(METHODS)
+    assert moved({"machine.threads": "2", "name": '"other"'}) == set()
+
+
+@pytest.mark.parametrize("objective", ["soft-label", "dm", "dsa"])
+def test_who_follows_no_teacher_does_not_read_how_they_are_followed(whole, objective):
+    """Or a cell would stay though what is in it changes."""
+    changes = {"expert_epochs": 2, "min_start_epoch": 1, "first_max_start_epoch": 1, "window_steps": 5}
+    changes |= {"threshold": 0.9, "similarity": "signed", "easy_error": 1.0, "easy_growth": 2.0}
+    changes |= {"easy_growth_every": 1, "angle_weight": 0.1, "importance_rate": 0.5, "label_start": "class"}
+    assert set(changes) == OF_TRAJECTORIES
+    longer = {"distill.max_start_epoch": 1, "teachers.epochs": 4, "distill.student_steps": 2}
+    run = opened(whole[0], longer | {"distill.expert_epochs": 1})
+    own = with_objective(run.recipe, objective)
+    other = recipe_from(own.model_dump() | {"distill": own.distill.model_dump() | changes})
+    buffer = Buffer(Path("none"), 0, 0)
+    one, two = (
+        distill(recipe, run.splits, run.transform, buffer, None, 1, Silence()).synthetic for recipe in (own, other)
+    )
+    assert torch.equal(one.images, two.images)
+    assert torch.equal(one.targets, two.targets)
 
 
 def test_what_transfer_learns_from_is_told_by_content_split_and_folder(whole, tmp_path):

@@ -8,12 +8,14 @@ files of OUT/cells together, and `compare` has only to train what no file has.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medistill import __version__, pipeline
+from medistill.baselines.encoders import PRETEXTS
 from medistill.comparison.contenders import Contender
-from medistill.comparison.question import Question, Turn
+from medistill.comparison.question import OBJECTIVES, Question, Turn, with_objective
 from medistill.errors import StorageError
 from medistill.evaluate import Judged
 from medistill.evidence import Labels, Pretrained, Protocol
@@ -21,9 +23,18 @@ from medistill.files import digest, read_json, write_json
 from medistill.images import LabelledImages
 from medistill.metrics import Answers
 from medistill.pipeline import Run
+from medistill.recipe import FOLLOW_TEACHERS, Recipe
 from medistill.sources.opening import split_off
 
-_DECIDE = ("source", "network", "teachers", "distill", "augment", "pretrain", "evaluate")
+_DECIDE_FOR_ALL = ("source", "network", "augment", "evaluate")
+_BUDGET = ("ipc", "ipc_power")
+OF_TRAJECTORIES = frozenset(
+    {
+        *("expert_epochs", "min_start_epoch", "first_max_start_epoch", "window_steps", "threshold", "similarity"),
+        *("easy_error", "easy_growth", "easy_growth_every", "angle_weight", "importance_rate", "label_start"),
+    }
+)
+"""The settings of distillation that only those objectives read which follow teachers."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +92,33 @@ def cell_path(budgeted: Run, question: Question, method: str, split: str) -> Pat
         split: what the judged images are called.
     """
     recipe = budgeted.recipe
-    decide = [__version__, recipe.digest(*_DECIDE), budgeted.fingerprint, split]
+    decide = [__version__, recipe.seed, decisive(recipe, method), budgeted.fingerprint, split]
     if method == "transfer":
         decide += [_identity(question.natural), _identity(question.weights), question.timm]
-    told = digest(json.dumps(decide).encode())[:12]
+    told = digest(json.dumps(decide, sort_keys=True).encode())[:12]
     return budgeted.out / "cells" / f"{method}-ipc{recipe.distill.ipc}-seed{recipe.seed}-{told}.json"
+
+
+def decisive(recipe: Recipe, method: str) -> dict[str, Any]:
+    """The settings that decide what a method finds: where another's are changed, its cells stay what they are.
+
+    Args:
+        recipe: with the seed and the budget of the cell.
+        method: one of `METHODS`.
+    """
+    objective = next((each for each in OBJECTIVES if each == method), None)
+    settings = (with_objective(recipe, objective) if objective else recipe).public()
+    decide = {name: settings[name] for name in _DECIDE_FOR_ALL}
+    distill = settings["distill"]
+    if method in PRETEXTS:
+        decide["pretrain"] = settings["pretrain"]
+    if objective is None:
+        distill = {key: distill[key] for key in _BUDGET}
+    elif objective in FOLLOW_TEACHERS:
+        decide["teachers"] = settings["teachers"]
+    else:
+        distill = {key: value for key, value in distill.items() if key not in OF_TRAJECTORIES}
+    return decide | {"distill": distill}
 
 
 def lacking(opened: Run, question: Question) -> list[Turn]:
