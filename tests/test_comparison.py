@@ -225,19 +225,31 @@ def test_a_damaged_cell_is_named(whole, tmp_path):
     folder, _ = whole
     path = next((folder / "out/cells").glob("random-*"))
     plain, judged = json.loads(path.read_text()), opened(folder).splits.validation
+    assert recall(path, judged, 1) is not None
     (row,) = plain["findings"]
     (said,) = row["answers"]
-    damages = [{"findings": broken} for broken in ([{}], None, [], [row | {"answers": []}], [row | {"rate": -1}])]
-    damages += [{"findings": [row | {"answers": [said | {"auc": float(odd)}]}]} for odd in ("nan", "inf")]
-    for damage in (*damages, {"pretrained": [{}]}):
+    odd = {
+        "rate": 0,
+        "images": -1,
+        "labels": "odd",
+        "name": "herding",
+        "answers": [said, said],
+        "seconds": float("inf"),
+    }
+    damages = [{"findings": broken} for broken in ([{}], None, [], [row | {"answers": []}])]
+    damages += [{"findings": [row | {key: value}]} for key, value in odd.items()]
+    damages += [{"findings": [row | {"answers": [said | {"auc": auc}]}]} for auc in (float("nan"), 5.0)]
+    for damage in (*damages, {"pretrained": [{}]}, {"machine": 3}):
         damaged = tmp_path / path.name
         damaged.write_text(json.dumps(plain | damage))
         with pytest.raises(StorageError, match=r"cells/random-.* is damaged\. Delete it"):
-            recall(damaged, judged)
+            recall(damaged, judged, 1)
     path.write_text(json.dumps(plain))
     with pytest.raises(StorageError, match=r"cells/random-.* is damaged"):
-        recall(path, judged.take(np.arange(len(judged) - 1)))
-    assert recall(tmp_path / "none.json", judged) is None
+        recall(path, judged.take(np.arange(len(judged) - 1)), 1)
+    with pytest.raises(StorageError, match=r"cells/random-.* is damaged"):
+        recall(path, judged, 2)
+    assert recall(tmp_path / "none.json", judged, 1) is None
 
 
 def test_one_method_more_leaves_the_others_figures(whole, tmp_path):

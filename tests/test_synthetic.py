@@ -8,7 +8,7 @@ from medistill.errors import RecipeError
 from medistill.images import LabelledImages
 from medistill.package import Transform, open_package, pack
 from medistill.recipe import DistillSettings
-from medistill.synthetic import SyntheticSet, normalized, starting_set, trusting_logits
+from medistill.synthetic import SyntheticSet, normalized, refuse_endless_sets, starting_set, trusting_logits
 from samples import contents
 from toys import TRANSFORM, films
 
@@ -106,6 +106,18 @@ def test_noise_has_the_mean_and_spread_of_normalized_pixels():
     made = start(start="noise", ipc=50, real=films((50, 50)))
     assert float(made.images.mean()) == pytest.approx(0, abs=0.05)
     assert float(made.images.std()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "films_asked"),
+    [({"ipc": 400, "formation": 8}, "51,200 films"), ({"ipc": 25_001}, "50,002 films"), ({"ipc": 24_000}, None)],
+)
+def test_a_set_that_no_package_can_hold_is_refused_before_any_work(settings, films_asked):
+    asked = DistillSettings.model_validate(settings)
+    if films_asked is None:
+        return refuse_endless_sets(asked, films((20, 20)))
+    with pytest.raises(RecipeError, match=f"{films_asked} .* Lower distill"):
+        refuse_endless_sets(asked, films((20, 20)))
 
 
 def test_tiny_classes_are_refused_by_name():

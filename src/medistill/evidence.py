@@ -4,11 +4,11 @@ One record type serves everything that judges a set, so that a table from the ma
 can be laid side by side. All figures lie between 0 and 1.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Labels = Literal["hard", "soft"]
 Protocol = Literal["budget", "unlabelled", "full"]
@@ -18,7 +18,6 @@ Scenario = Literal["natural", "skewed", "shifted"]
 _ROUNDING = 1e-9
 Share = Annotated[float, Field(ge=-_ROUNDING, le=1 + _ROUNDING)]
 Apart = Annotated[float, Field(ge=-1 - _ROUNDING, le=1 + _ROUNDING)]
-"""How far one share lies above another."""
 Whole = Annotated[int, Field(ge=0)]
 
 
@@ -46,8 +45,27 @@ class Figure(Record):
         return f"{100 * self.mean:.1f} ± {100 * self.sd:.1f}"
 
 
-class Interval(Record):
-    """A 95 % bootstrap interval: over repetitions, their networks, and the groups (patients) of the judged images."""
+class _Ordered(Record):
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low must not be above high")
+        return self
+
+
+class Interval(_Ordered):
+    """A 95 % bootstrap interval of a share: over repetitions, their networks, and the groups (patients) of the judged
+    images. Of a handful of repetitions it is narrower than it should be, and of one it knows nothing of the next."""
+
+    low: Share
+    high: Share
+
+
+class Difference(_Ordered):
+    """The same of how far one share lies above another, both from the same draws."""
 
     low: Apart
     high: Apart
@@ -118,15 +136,15 @@ class Compared(Row):
     images but the labels of a few a class, `full` all images with their labels (None: no images, the commonest class).
     `ipc` is how many images a class had labels, None where that was every image. `sent_bytes` is what the images take
     to send, as PNG files or as sealed; `train_seconds` is the wall time of training one network on them while others
-    trained beside it. `above` is the interval of how far the row lies above that of `Comparison.against` on the same
-    network and budget, image by image and repetition by repetition; None where there is no such row beside it.
+    trained beside it. `above` is how far the row lies above that of `Comparison.against` on the same network, at the
+    same budget or of all images, image by image and repetition by repetition; None where there is no such row.
     """
 
     protocol: Protocol | None
     ipc: int | None
     sent_bytes: int
     train_seconds: float
-    above: Interval | None
+    above: Difference | None
     detail: Detail
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from medistill.errors import MatchingError
-from medistill.evidence import Detail, Figure, Interval, Labels, Row
+from medistill.evidence import Detail, Difference, Figure, Interval, Labels, Row
 from medistill.images import LabelledImages
 
 Probabilities = NDArray[np.float32]
@@ -131,6 +131,7 @@ def row(
     guesses = [each.guess for each in answers]
     sensitivity = np.array([_recall(truth, guess, classes) for guess in guesses])
     specificity = np.array([_specificity(truth, guess, classes) for guess in guesses])
+    low, high = bounds(resampled_balanced_accuracy(guesses_of(said), images, seed))
     return Row(
         name=name,
         architecture=architecture,
@@ -143,7 +144,7 @@ def row(
         auc=Figure.of([each.auc for each in answers]),
         macro_f1=Figure.of([sk.f1_score(truth, guess, average="macro", zero_division=0.0) for guess in guesses]),
         calibration_error=Figure.of([each.calibration_error for each in answers]),
-        balanced_accuracy_interval=_interval(resampled_balanced_accuracy(guesses_of(said), images, seed)),
+        balanced_accuracy_interval=Interval(low=low, high=high),
         sensitivity=_per_class(images.class_names, sensitivity),
         specificity=_per_class(images.class_names, specificity),
         harmonic_mean=Figure.of(np.nanmean(_harmonic_mean(sensitivity, specificity), axis=1)),
@@ -218,7 +219,7 @@ def resampled_balanced_accuracy(
 
 def difference(
     one: Sequence[Sequence[Guess]], other: Sequence[Sequence[Guess]], images: LabelledImages, seed: int
-) -> Interval:
+) -> Difference:
     """How far one training set lies above another in balanced accuracy: the 95 % interval of a paired bootstrap.
 
     Args:
@@ -228,7 +229,8 @@ def difference(
         seed: of the draws.
     """
     draws = [resampled_balanced_accuracy(guesses, images, seed) for guesses in (one, other)]
-    return _interval(draws[0] - draws[1])
+    low, high = bounds(draws[0] - draws[1])
+    return Difference(low=low, high=high)
 
 
 def bounds(draws: NDArray[np.float64]) -> tuple[float, float]:
@@ -261,11 +263,6 @@ def array_from_text(text: str, dtype: str) -> NDArray[Any]:
         return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype=dtype)
     except zlib.error as error:
         raise ValueError("not a compressed array") from error
-
-
-def _interval(draws: NDArray[np.float64]) -> Interval:
-    low, high = bounds(draws)
-    return Interval(low=low, high=high)
 
 
 def _evenly(count: int) -> NDArray[np.float64]:

@@ -44,7 +44,7 @@ from medistill.recipe import (
 from medistill.report.html import render_report
 from medistill.report.sheet import contact_sheet
 from medistill.sources import read_part, read_source
-from medistill.synthetic import refuse_small_classes
+from medistill.synthetic import refuse_endless_sets, refuse_small_classes
 from medistill.teachers import train_teachers
 from medistill.usage import recorded_stages, timed
 
@@ -137,11 +137,13 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     Raises:
         SourceError: the images cannot be read as described.
         PackageError: a class has a name that no package could carry.
-        RecipeError: a class has fewer images than the recipe asks for, or there is no GPU where it asks for one.
+        RecipeError: a class has fewer images than the recipe asks for, the set would be too large for a package, or
+            there is no GPU where it asks for one.
     """
     splits = read_source(recipe.source)
     check_class_names(splits.train.class_names)
     refuse_small_classes(recipe.distill, splits.train)
+    refuse_endless_sets(recipe.distill, splits.train)
     source = recipe.source.model_copy(update={"image_size": splits.train.pixels.shape[-1]})
     device: Device = recipe.machine.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():

@@ -17,6 +17,7 @@ from medistill.errors import RecipeError
 from medistill.formation import fold, unfold
 from medistill.images import LabelledImages
 from medistill.package import Package, Transform, image_form, tensors
+from medistill.package.manifest import MAX_FILM_VALUES, MAX_IMAGES
 from medistill.recipe import DistillSettings, Encoding, Enlarging
 from medistill.shapes import Images
 
@@ -174,6 +175,21 @@ def _noise_weights(images: int, films: int, draw: np.random.Generator) -> Tensor
     deviations = draw.standard_normal((images, films))
     deviations -= deviations.mean(1, keepdims=True)
     return torch.from_numpy(1 / films + deviations / math.sqrt(films)).float()
+
+
+def refuse_endless_sets(settings: DistillSettings, real: LabelledImages) -> None:
+    """Refuse a recipe whose set no package could hold.
+
+    Raises:
+        RecipeError: it has too many films.
+    """
+    films = sum(settings.images_of_each(real.counts.tolist())) * settings.formation**2
+    values = films * math.prod(real.pixels.shape[1:])
+    if films > MAX_IMAGES or (settings.formation > 1 and values > MAX_FILM_VALUES):
+        raise RecipeError(
+            f"The set would have {films:,} films of {values:,} values; a package holds at most {MAX_IMAGES:,} films, "
+            f"in a formation of {MAX_FILM_VALUES:,} values. Lower distill.ipc or distill.formation."
+        )
 
 
 def refuse_small_classes(settings: DistillSettings, real: LabelledImages) -> None:

@@ -6,11 +6,15 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 _HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
-_UNSEEN = {"\u034f", "\u2800", "\u3164", "\uffa0", *map(chr, (*range(0x115F, 0x1161), *range(0x17B4, 0x17B6)))}
-_UNSEEN |= set(map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
-"""Letters and marks that show nothing: fillers, joiners, variation selectors, and the Braille pattern of no dot.
-
-Source: Default_Ignorable_Code_Point in the Unicode Character Database, as far as their category does not tell."""
+_UNSEEN = (
+    *((0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2065, 0x2065), (0x2800, 0x2800)),
+    *((0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF)),
+)
+"""What shows nothing though its category does not tell, first and last: fillers, joiners, variation selectors, places
+kept for more of them (Default_Ignorable_Code_Point in the Unicode Character Database), and the Braille pattern of no
+dot. Written out, since what a version of Python knows as unassigned is not the same everywhere."""
+_MARKS_IN_A_ROW = 30
+"""More than any writing needs (UAX 15, "stream-safe"); to put many in order takes the square of their number."""
 
 
 def visible(text: str) -> str:
@@ -19,11 +23,16 @@ def visible(text: str) -> str:
     Raises:
         ValueError: something in it does not show, or shows as something else.
     """
+    marks = 0
     for letter in text:
-        if unicodedata.category(letter) in _HIDDEN or letter in _UNSEEN:
+        code, category = ord(letter), unicodedata.category(letter)
+        if category in _HIDDEN or any(first <= code <= last for first, last in _UNSEEN):
             raise ValueError("it must not hold control, invisible or text-direction characters: type it again")
-        if letter != " " and unicodedata.category(letter) == "Zs":
+        if letter != " " and category == "Zs":
             raise ValueError("it must hold no other space than the one of the space bar: type it again")
+        marks = marks + 1 if unicodedata.combining(letter) else 0
+        if marks > _MARKS_IN_A_ROW:
+            raise ValueError(f"it must not pile more than {_MARKS_IN_A_ROW} marks on a letter: type it again")
     if unicodedata.normalize("NFC", text) != text:
         raise ValueError("it must be in Unicode normal form C: type it again on another keyboard")
     if text.strip() != text:

@@ -294,7 +294,7 @@ def test_a_preview_that_shows_something_else_is_refused(refuse: Refuse) -> None:
     [
         b"= =",
         b"\xff",
-        b"a = " + b"[" * 50_000,
+        b"a = " + b"[\n" * 30_000,
         b"#" * 70_000,
         b"source.path = '/home'",
         b"a." * 30_000 + b"a = 1",  # half a minute and gigabytes, were it read
@@ -325,7 +325,10 @@ def told(**changes: Any) -> bytes:
         told(sensitivity={"normal\u3164": {"mean": 0.5, "sd": 0, "n": 1}}),
         told(accuracy={"mean": 68.3, "sd": 0, "n": 1}),
         told(accuracy={"mean": 0.5, "sd": 0, "n": 0}),
-        told(balanced_accuracy_interval={"low": -1e300, "high": 1e300}),
+        told(balanced_accuracy_interval={"low": -1, "high": 1}),
+        told(balanced_accuracy_interval={"low": 0.9, "high": 0.1}),
+        told(name="a\U000e0080"),
+        told(name="a" + "\u0301" * 20_000 + "\u0316" * 20_000),  # seconds, were it put in order
         told(images=-1),
         told(rate=0),
         rfc8785.dumps(evidence().model_dump(mode="json") | {"rows": []}),
@@ -447,6 +450,8 @@ def test_another_version_is_unsupported(refuse: Refuse, version: Any) -> None:
         {"classes": ["normal", "a\ufe0f"]},
         {"classes": ["normal", "a\u00a0b"]},
         {"classes": ["normal", "a\ue000"]},
+        {"classes": ["normal", "a\u2065"]},
+        {"classes": ["normal", "a" + "\u0301" * 31]},
         {"classes": ["normal", "=HYPERLINK(1)"]},
         {"classes": ["normal", "a\nb"]},
         {"classes": ["normal", ["pneumonia"]]},

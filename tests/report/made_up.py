@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from medistill.evidence import Compared, Comparison, Detail, Figure, Interval, Pretrained, Row, Utility
+from medistill.evidence import Compared, Comparison, Detail, Difference, Figure, Interval, Pretrained, Row, Utility
 from medistill.package import Provenance
 
 CLASSES = ("normal", "pneumonia")
@@ -62,7 +62,7 @@ def compared(name: str, mean: float, ipc: int | None = 20, **changes: Any) -> Co
         "ipc": ipc,
         "sent_bytes": 2_000 * (ipc or 1000),
         "train_seconds": 3.2,
-        "above": Interval(low=mean - 0.62, high=mean - 0.58) if ipc and name != "random" else None,
+        "above": Difference(low=mean - 0.62, high=mean - 0.58) if ipc and name != "random" else None,
         "detail": Detail(
             confusion=((0.8, 0.2), (0.1, 0.9)),
             roc=tuple(round(min(1, 0.5 + index / 100), 2) for index in range(101)),

@@ -42,6 +42,10 @@ def test_every_row_says_what_its_networks_saw_and_what_it_costs() -> None:
     text = words_of(page())
     assert "BYOL, fine\u2011tuned all, unlabelled 40 72.0" in text
     assert "72.0 ± 1.2 69.0 to 75.0 +10.0 to +14.0 72.0" in text
+    assert "Of 2 seeds both intervals are narrower" in text
+    assert "of one seed and know nothing of the next" in words_of(
+        page(made_up.comparison(*made_up.COMPARED, seeds=(0,)))
+    )
     assert "pruned trajectory matching 40 40.0 kB 2 % 0.3 s 32 ms 3 ms 3.2 s" in text
     assert "source file, all splits 37.0 MB, 4 min 56 s at 1 Mbit/s" in text
     assert "BYOL ConvNet 2,000 0 300 1.900 0.300 0.72" in text
@@ -73,7 +77,7 @@ def test_without_matplotlib_the_tables_stay(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_headline_tells_what_the_best_needs() -> None:
     assert headline(made_up.comparison(*made_up.COMPARED)) == (
         "With 20 labelled images a class, BYOL, fine-tuned (saw all, unlabelled) came first of 7 rows on test: "
-        "72.0 ± 1.2 % balanced accuracy; above random by +10.0 to +14.0 points (95 % interval); "
+        "72.0 ± 1.2 % balanced accuracy; against random real images +10.0 to +14.0 points (95 % interval); "
         "of those that get nothing else, pruned trajectory matching: 70.0 ± 1.2 %; "
         "with all labels 85.0 ± 1.2 %."
     )
@@ -81,4 +85,6 @@ def test_the_headline_tells_what_the_best_needs() -> None:
         "With 20 labelled images a class, random real images came first of 1 row on test: "
         "60.0 ± 1.2 % balanced accuracy."
     )
+    alone = headline(made_up.comparison(*made_up.COMPARED, seeds=(0,)))
+    assert "72.0 ± 1.2 % balanced accuracy; of those" in alone
     assert "No method" in headline(made_up.comparison(made_up.COMPARED[-1]))

@@ -8,7 +8,7 @@ def test_every_row_is_a_line_of_the_table() -> None:
     assert about == "a table: 400 test images, mean ± sd of 5 networks over seeds 0, 1."
     assert not empty
     assert {line.count("|") for line in (head, rule, *rows)} == {12}
-    assert head.split(" | ")[6] == "above random"
+    assert head.split(" | ")[6] == "against random real images"
     assert len(rows) == len(made_up.COMPARED)
     assert rows[3] == (
         "| BYOL, fine-tuned | all, unlabelled | 40 | 72.0 ± 1.2 | 72.0 ± 1.2 | 69.0 to 75.0 "

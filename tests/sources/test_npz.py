@@ -178,6 +178,26 @@ def test_a_large_array_of_nothing_is_refused_as_a_bomb(tmp_path, monkeypatch):
         read_npz(saved(tmp_path, train_images=np.zeros((4, 400, 400), np.uint8), train_labels=LABELS))
 
 
+def test_many_arrays_of_nothing_are_refused_together(tmp_path, monkeypatch):
+    arrays = {f"{split}_images": np.zeros((4, 40, 40), np.uint8) for split in ("train", "val", "test")}
+    arrays |= {f"{split}_labels": LABELS for split in ("train", "val", "test")}
+    monkeypatch.setattr("medistill.sources.npz.SMALLEST_BOMB_BYTES", 10_000)
+    monkeypatch.setattr("medistill.sources.npz.LARGEST_RATIO", 10)
+    with pytest.raises(SourceError, match="unpack to"):
+        read_npz(saved(tmp_path, **arrays))
+
+
+def test_what_does_not_compress_hides_no_bomb(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (4, 200, 200), np.uint8)
+    monkeypatch.setattr("medistill.sources.npz.SMALLEST_BOMB_BYTES", 10_000)
+    path = tmp_path / "packed.npz"
+    np.savez_compressed(
+        path, jpeg=noise.reshape(-1), offsets=np.zeros(200_001, np.int64), labels=np.zeros(200_000, int)
+    )
+    with pytest.raises(SourceError, match="Do not use this file"):
+        read_npz(path)
+
+
 @pytest.mark.parametrize("header", ["{'descr': '|u1'}", "not a header", "{'descr': '|u1', 'shape': (4,"])
 def test_a_header_that_is_not_one_is_refused(tmp_path, header):
     with pytest.raises(SourceError, match="damaged"):

@@ -124,7 +124,7 @@ def _learn(lesson: Lesson, shared: _Shared, tick: Tick) -> Encoder:
     for epoch in pretrain(pretext, pixels, shared.transform, recipe.pretrain, seed_for):
         epochs.append(epoch)
         tick(epoch.steps)
-    return Encoder(network.params_of(module)[: -network.head_size].cpu(), tuple(epochs))
+    return Encoder(network.params_of(module.cpu())[: -network.head_size], tuple(epochs))
 
 
 def _key(recipe: Recipe, lesson: Lesson, images: Mapping[str, Tensor], transform: Transform) -> str:

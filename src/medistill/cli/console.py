@@ -1,8 +1,8 @@
 """How commands speak: tables and answers on standard output, progress and errors on standard error."""
 
-import errno
 import functools
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,9 +49,9 @@ def reported(command: Command) -> Command:
                     "pip install 'medistill[distill]'"
                 ) from error
             except OSError as error:
-                if error.errno == errno.EPIPE:  # whoever reads has seen enough
+                if not isinstance(error.filename, str | os.PathLike):  # of no file: a pipe that closed, a library
                     raise
-                with storage_errors(Path(error.filename or "a file")):
+                with storage_errors(Path(error.filename)):
                     raise
         except MedistillError as error:
             if kwargs.get("json"):

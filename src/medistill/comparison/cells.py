@@ -8,7 +8,7 @@ files of OUT/cells together, and `compare` has only to train what no file has.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -159,12 +159,13 @@ def keep(path: Path, cell: Cell) -> None:
     write_json(path, {"findings": findings, "pretrained": pretrained, "machine": cell.machine})
 
 
-def recall(path: Path, judged: LabelledImages) -> Cell | None:
+def recall(path: Path, judged: LabelledImages, networks: int) -> Cell | None:
     """The cell that `keep` wrote; None where there is none.
 
     Args:
         path: where it would lie.
         judged: the images that its networks were asked about.
+        networks: how many of each row were asked.
 
     Raises:
         StorageError: the file is damaged.
@@ -181,20 +182,25 @@ def recall(path: Path, judged: LabelledImages) -> Cell | None:
             tuple(Pretrained.model_validate(each) for each in plain["pretrained"]),
             plain["machine"],
         )
-        _check(cell, judged)
+        _check(cell, path.name.partition("-ipc")[0], judged, networks)
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"cells/{path.name} is damaged. Delete it and run the same command again.") from error
     return cell
 
 
-def _check(cell: Cell, judged: LabelledImages) -> None:
-    """Refuse, with a ValueError, what no network can have said: a cell may come from anywhere."""
-    answers = [said for each in cell.findings for said in each.answers]
-    if not all(each.answers for each in cell.findings) or not answers:
-        raise ValueError("a row without answers")
-    numbers = [number for each in cell.findings for number in (each.rate, each.seconds, each.sent_bytes)]
-    if not (np.isfinite([*numbers, *(said.auc for said in answers)]).all() and min(numbers) >= 0):
-        raise ValueError("a figure that is none")
-    for said in answers:
-        if said.guess.shape != judged.labels.shape or not said.guess.max() < len(judged.class_names):
-            raise ValueError("answers about other images or classes")
+def _check(cell: Cell, method: str, judged: LabelledImages, networks: int) -> None:
+    """Refuse, with a ValueError, what this method's networks cannot have said: a cell may come from anywhere."""
+    names = (method, "scratch") if method == "mae" else (method,)
+    if not cell.findings or not isinstance(cell.machine, str):
+        raise ValueError("no rows, or no machine")
+    for each in cell.findings:
+        numbers = (each.rate, each.seconds, each.sent_bytes, each.images)
+        if not (each.name.startswith(names) and each.labels in get_args(Labels) and len(each.answers) == networks):
+            raise ValueError("a row of another method or of other networks")
+        if not (np.isfinite(numbers).all() and min(numbers) >= 0 < each.rate):
+            raise ValueError("a figure that is none")
+        for said in each.answers:
+            if said.guess.shape != judged.labels.shape or not said.guess.max() < len(judged.class_names):
+                raise ValueError("answers about other images or classes")
+            if not (0 <= said.auc <= 1 and np.isfinite(said.roc).all() and np.isfinite(said.bins).all()):
+                raise ValueError("a figure that is none")

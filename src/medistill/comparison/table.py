@@ -93,7 +93,8 @@ def _cells(
 ) -> list[Cell]:
     """The cell of every method; those that are not kept yet are made, judged together, and kept."""
     paths = {name: cell_path(budgeted, question, name, split) for name in methods}
-    cells = {method: cell for method, path in paths.items() if (cell := recall(path, judged)) is not None}
+    networks = budgeted.recipe.evaluate.networks
+    cells = {method: cell for method, path in paths.items() if (cell := recall(path, judged, networks)) is not None}
     missing = tuple(method for method in paths if method not in cells)
     if missing:
         contenders = Contenders(budgeted, replace(question, methods=missing), progress)

@@ -99,7 +99,7 @@ class FlatNetwork:
 
     def module_at(self, params: Params) -> nn.Module:
         """A module of its own with copies of these parameters, for training of another kind than this library's."""
-        module = copy.deepcopy(self._module)
+        module = copy.deepcopy(self._module).to(params.device)
         nn.utils.vector_to_parameters(params.detach().clone(), module.parameters())
         return module
 

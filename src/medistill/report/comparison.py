@@ -75,8 +75,8 @@ def headline(comparison: Comparison) -> str:
     """The comparison in one sentence; it leaves out what was not measured.
 
     For instance: "With 20 labelled images a class, BYOL, fine-tuned (saw all, unlabelled) came first of 12 rows on
-    test: 71.2 ± 1.0 % balanced accuracy; above random by +2.8 to +6.1 points (95 % interval); of those that get nothing
-    else, pruned trajectory matching: 69.9 ± 0.8 %; with all labels 85.0 ± 0.4 %."
+    test: 71.2 ± 1.0 % balanced accuracy; against random real images +2.8 to +6.1 points (95 % interval); of those
+    that get nothing else, pruned trajectory matching: 69.9 ± 0.8 %; with all labels 85.0 ± 0.4 %."
     """
     most = max(comparison.ipcs)
     few = [row for row in comparison.rows if row.ipc == most]
@@ -96,8 +96,9 @@ def headline(comparison: Comparison) -> str:
         f"With {words.counted(most, 'labelled image')} a class, {words.plain_name(first.name)}{about} came first of "
         f"{words.counted(len(few), 'row')} on {comparison.split}: {said(first)} balanced accuracy"
     )
-    if first.above:
-        sentence += f"; above {comparison.against} by {words.points(first.above)} points (95 % interval)"
+    if first.above and len(comparison.seeds) > 1:  # of one seed an interval knows nothing of the next
+        against = words.plain_name(comparison.against)
+        sentence += f"; against {against} {words.points(first.above)} points (95 % interval)"
     if about:
         alone = best([row for row in few if row.protocol == "budget"])
         sentence += f"; of those that get nothing else, {words.plain_name(alone.name)}: {said(alone)}"

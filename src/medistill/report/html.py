@@ -65,7 +65,7 @@ def render_report(
         "classes": _classes(main_rows, class_counts),
         "sheet": sheet_png,
         "drawable": drawable,
-        "bars": Markup(_bars(utility)) if drawable and utility.rows else None,
+        "bars": Markup(_bars(utility)) if drawable else None,
         "curves": Markup(learning_curves(log, selected_step)) if drawable and log else None,
         "steps": max((int(entry["step"]) for entry in log), default=0),
         "skipped": sum(entry.get("value") is None for entry in log if entry["step"]),

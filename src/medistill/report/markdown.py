@@ -12,7 +12,7 @@ _HEAD = (
     "accuracy",
     "balanced accuracy",
     "95 % interval",
-    "above {against}",
+    "against {against}",
     "harmonic mean",
     "AUC",
     "sent",
@@ -39,7 +39,7 @@ def comparison_table(comparison: Comparison) -> str:
         f"{comparison.title}: {words.counted(comparison.judged_images, comparison.split + ' image')}, "
         f"mean ± sd of {words.counted(networks, 'network')} over seeds {seeds}."
     )
-    head = tuple(name.format(against=comparison.against) for name in _HEAD)
+    head = tuple(name.format(against=_escaped(words.plain_name(comparison.against))) for name in _HEAD)
     return f"{_escaped(about)}\n\n{_table(head, 3, [_cells(row) for row in comparison.rows])}\n"
 
 

@@ -4,7 +4,7 @@ A reader of a report did not write the code: `full-balanced` means nothing at a 
 measured has no words here, so it cannot be shown.
 """
 
-from medistill.evidence import Figure, Help, Interval, Protocol, Row, Scenario, Utility, Worth
+from medistill.evidence import Difference, Figure, Help, Protocol, Row, Scenario, Utility, Worth
 
 _ROWS = {
     "majority": "always the commonest class",
@@ -110,9 +110,12 @@ def percent(figure: Figure) -> str:
     return str(figure) if figure.n > 1 else f"{100 * figure.mean:.1f}"
 
 
-def points(apart: Interval | None) -> str:
+def points(apart: Difference | None) -> str:
     """How far one row lies above another in percentage points, "-2.8 to +7.1"; empty where none was held against."""
-    return f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}" if apart else ""
+    if apart is None:
+        return ""
+    low, high = (round(100 * end, 1) + 0.0 for end in (apart.low, apart.high))  # no "-0.0"
+    return f"{low:+.1f} to {high:+.1f}"
 
 
 def ceiling(utility: Utility) -> Row | None:

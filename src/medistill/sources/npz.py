@@ -28,10 +28,10 @@ from medistill.sources.found import ALL, Found, Part, in_order, split_name
 from medistill.sources.picture import decode
 
 SMALLEST_BOMB_BYTES = 256 * 2**20
-"""Arrays that together are below this size are never taken for a bomb, however well they are compressed."""
+"""Below this size an array, or all together, are never taken for a bomb, however well they are compressed."""
 
 LARGEST_RATIO = 200
-"""Above this compression large arrays are refused; films come to 2 or 3, empty arrays to 1000."""
+"""Above this compression a large array, or all together, are refused; films come to 2 or 3, empty arrays to 1000."""
 
 _PACKED = ("jpeg", "offsets", "labels", "is_test")
 _UNREADABLE = (
@@ -140,13 +140,14 @@ def _packed(file: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Part]:
 
 
 def _refuse_bomb(archive: zipfile.ZipFile, keys: list[str], file: str) -> None:
-    entries = [archive.getinfo(f"{key}.npy") for key in keys]
-    unpacked, packed = sum(each.file_size for each in entries), sum(each.compress_size for each in entries)
-    if unpacked > max(SMALLEST_BOMB_BYTES, LARGEST_RATIO * packed):
-        raise SourceError(
-            f"{file}: its arrays unpack to {unpacked:,} bytes from {packed:,}, which no image set does. Do not use "
-            "this file."
-        )
+    sizes = [(each.file_size, each.compress_size) for each in (archive.getinfo(f"{key}.npy") for key in keys)]
+    together = tuple(map(sum, zip(*sizes, strict=True)))
+    for unpacked, packed in (*sizes, together):
+        if unpacked > max(SMALLEST_BOMB_BYTES, LARGEST_RATIO * packed):
+            raise SourceError(
+                f"{file}: found arrays that unpack to {unpacked:,} bytes from {packed:,}, which no image set does. Do "
+                "not use this file."
+            )
 
 
 def _load(archive: zipfile.ZipFile, key: str, file: str) -> NDArray[Any]:
