@@ -254,7 +254,7 @@ def test_a_damaged_cell_is_named(whole, tmp_path):
 
 def test_one_method_more_leaves_the_others_figures(whole, tmp_path):
     folder, comparison = whole
-    fewer = compare(opened(folder), Question(methods=("scratch", "byol"), seeds=2), Silence())
+    fewer = compare(opened(folder), Question(methods=("scratch", "byol", "random"), seeds=2), Silence())
     same = {(row.name, row.protocol): row for row in comparison.rows}
     assert all(row == same[row.name, row.protocol] for row in fewer.rows)
 

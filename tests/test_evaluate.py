@@ -206,15 +206,21 @@ def test_the_rate_is_chosen_without_the_judged_images(monkeypatch):
     assert row.accuracy.mean < 0.1
 
 
+def with_rates(*rates):
+    """A recipe with rates beyond what one may name, at which even a toy diverges."""
+    toy = recipe()
+    return toy.model_copy(update={"evaluate": toy.evaluate.model_copy(update={"rates": rates})})
+
+
 def test_a_rate_that_diverges_is_not_chosen():
-    toy = recipe({"evaluate.rates": [0.03, 1e30]})
+    toy = with_rates(0.03, 1e30)
     (row, _) = evaluate(bench(toy), [full("full-natural", toy, films())], JUDGED, "test", Silence())
     assert row.rate == 0.03
 
 
 def test_an_arm_that_diverges_at_every_rate_is_told():
-    for rates, said in (([1e29, 1e30], "full-natural: training diverged at every rate"), ([1e30], "at rate 1e\\+30")):
-        toy = recipe({"evaluate.rates": rates})
+    for rates, said in (((1e29, 1e30), "full-natural: training diverged at every rate"), ((1e30,), "at rate 1e\\+30")):
+        toy = with_rates(*rates)
         with pytest.raises(MatchingError, match=said):
             evaluate(bench(toy), [full("full-natural", toy, films())], JUDGED, "test", Silence())
 
