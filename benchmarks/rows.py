@@ -34,6 +34,7 @@ from medistill.images import LabelledImages
 from medistill.jobs import Silence, keep_freed_memory
 from medistill.metrics import array_from_text, array_to_text
 from medistill.recipe import Architecture, Recipe, read_recipe
+from medistill.report.words import points
 
 RESULTS = Path(__file__).with_name("rows.json")
 SETS: dict[str, dict[str, Any]] = {
@@ -242,8 +243,8 @@ def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
                 method, network, unseen = row.partition("@")
                 ours, above = said.get(f"ours{network}{unseen}"), ""
                 if method != "ours" and ours is not None:
-                    apart = metrics.difference(ours, found, test, seed=0)
-                    above = f"   ours above by {100 * apart.low:+.1f} to {100 * apart.high:+.1f}"
+                    draws = [metrics.resampled_balanced_accuracy(each, test, seed=0) for each in (ours, found)]
+                    above = f"   ours above by {points(metrics.difference(*draws))}"
                 lines.append(f"{row:18} {_balanced(test, flat)}   seeds {len(found)}{above}")
     return "\n".join(lines).strip()
 

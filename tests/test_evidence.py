@@ -11,8 +11,9 @@ from toys import films
 
 def utility() -> Utility:
     judged = films()
-    answer = metrics.Answers.of(np.full((len(judged), 2), 0.5, np.float32), judged)
-    row = metrics.row("random", "convnet", "test", 4, "hard", 0.1, [[answer, answer]], judged, seed=0)
+    said = [[metrics.Answers.of(np.full((len(judged), 2), 0.5, np.float32), judged)] * 2]
+    draws = metrics.draws_of(said, judged, seed=0)
+    row = metrics.row("random", "convnet", "test", 4, "hard", 0.1, said, judged, draws)
     return Utility(
         split="test",
         judged_images=len(judged),

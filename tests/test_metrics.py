@@ -29,7 +29,12 @@ def row(predictions: list[np.ndarray], images: LabelledImages):
 
 def repeated(predictions: list[list[np.ndarray]], images: LabelledImages):
     said = [[Answers.of(each, images) for each in repetition] for repetition in predictions]
-    return metrics.row("name", "convnet", "test", 10, "hard", 0.1, said, images, seed=0)
+    return summary(said, images)
+
+
+def summary(said: list[list[Answers]], images: LabelledImages):
+    draws = metrics.draws_of(said, images, seed=0)
+    return metrics.row("name", "convnet", "test", 10, "hard", 0.1, said, images, draws)
 
 
 def test_the_figures_of_a_small_table_are_those_counted_by_hand():
@@ -168,9 +173,13 @@ def test_a_difference_is_paired_over_images_repetitions_and_networks():
     mended = np.flatnonzero(better != truth)[:8]
     better[mended] = np.array(truth)[mended]
     images, worse = judged(truth, 2), right.argmax(1)
-    found = metrics.difference([[better], [worse]], [[worse], [worse]], images, seed=0)
+    one, other = (
+        metrics.resampled_balanced_accuracy(guesses, images, seed=0)
+        for guesses in ([[better], [worse]], [[worse], [worse]])
+    )
+    found = metrics.difference(one, other)
     assert 0 <= found.low < 0.01 < found.high < 0.04
-    none = metrics.difference([[better], [worse]], [[better], [worse]], images, seed=0)
+    none = metrics.difference(one, one)
     assert (none.low, none.high) == (0, 0)
 
 
@@ -201,7 +210,7 @@ def test_answers_that_were_kept_give_the_same_row_and_detail():
     probabilities = draw.dirichlet(np.ones(3), (2, 60)).astype(np.float32)
     said = [Answers.of(each, images) for each in probabilities]
     kept = [Answers.from_plain(json.loads(json.dumps(each.to_plain()))) for each in said]
-    figures = [metrics.row("name", "convnet", "test", 10, "hard", 0.1, [each], images, 0) for each in (said, kept)]
+    figures = [summary([each], images) for each in (said, kept)]
     assert figures[0] == figures[1]
     assert metrics.detail(said, images) == metrics.detail(kept, images)
 

@@ -116,7 +116,7 @@ def test_a_set_that_no_package_can_hold_is_refused_before_any_work(settings, fil
     asked = DistillSettings.model_validate(settings)
     if films_asked is None:
         return refuse_endless_sets(asked, films((20, 20)))
-    with pytest.raises(RecipeError, match=f"{films_asked} .* Lower distill"):
+    with pytest.raises(RecipeError, match=f"{films_asked}, .* Lower distill"):
         refuse_endless_sets(asked, films((20, 20)))
 
 

@@ -260,6 +260,7 @@ def row_of(bench: Bench, said: Judged, judged: LabelledImages, split: str) -> Ro
         judged: of these images.
         split: what those are called.
     """
+    draws = metrics.draws_of([said.answers], judged, bench.recipe.seed_for("evaluate/interval"))
     return metrics.row(
         said.arm.name,
         str(said.arm.architecture),
@@ -269,14 +270,15 @@ def row_of(bench: Bench, said: Judged, judged: LabelledImages, split: str) -> Ro
         said.rate,
         [said.answers],
         judged,
-        bench.recipe.seed_for("evaluate/interval"),
+        draws,
     )
 
 
 def majority(training: LabelledImages, judged: LabelledImages, split: str) -> Row:
     """The floor: always answer the commonest class of the training images."""
-    answer = commonest(training, judged)
-    return metrics.row("majority", "none", split, len(training), "hard", None, [[answer]], judged, seed=0)
+    said = [[commonest(training, judged)]]
+    draws = metrics.draws_of(said, judged, seed=0)
+    return metrics.row("majority", "none", split, len(training), "hard", None, said, judged, draws)
 
 
 def commonest(training: LabelledImages, judged: LabelledImages) -> metrics.Answers:

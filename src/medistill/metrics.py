@@ -110,7 +110,7 @@ def row(
     rate: float | None,
     said: Sequence[Sequence[Answers]],
     images: LabelledImages,
-    seed: int,
+    draws: NDArray[np.float64],
 ) -> Row:
     """Summarize what several networks said about the same images.
 
@@ -124,14 +124,14 @@ def row(
         said: the answers of each network, repetition by repetition: those of one share a seed, and so the images that
             they learned from.
         images: the judged images, whose labels are the truth.
-        seed: for the bootstrap.
+        draws: of their balanced accuracy, see `resampled_balanced_accuracy`.
     """
     truth, classes = images.labels, len(images.class_names)
     answers = [each for repetition in said for each in repetition]
     guesses = [each.guess for each in answers]
     sensitivity = np.array([_recall(truth, guess, classes) for guess in guesses])
     specificity = np.array([_specificity(truth, guess, classes) for guess in guesses])
-    low, high = bounds(resampled_balanced_accuracy(guesses_of(said), images, seed))
+    low, high = bounds(draws)
     return Row(
         name=name,
         architecture=architecture,
@@ -178,9 +178,10 @@ def balanced_accuracy(truth: NDArray[np.int64], guess: Guess, classes: int) -> f
     return float(np.nanmean(_recall(truth, guess, classes)))
 
 
-def guesses_of(said: Sequence[Sequence[Answers]]) -> list[list[Guess]]:
-    """What networks took images for, repetition by repetition."""
-    return [[each.guess for each in repetition] for repetition in said]
+def draws_of(said: Sequence[Sequence[Answers]], images: LabelledImages, seed: int) -> NDArray[np.float64]:
+    """`resampled_balanced_accuracy` of what networks took the images for."""
+    guesses = [[each.guess for each in repetition] for repetition in said]
+    return resampled_balanced_accuracy(guesses, images, seed)
 
 
 def resampled_balanced_accuracy(
@@ -217,19 +218,14 @@ def resampled_balanced_accuracy(
     return np.concatenate(values)
 
 
-def difference(
-    one: Sequence[Sequence[Guess]], other: Sequence[Sequence[Guess]], images: LabelledImages, seed: int
-) -> Difference:
+def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> Difference:
     """How far one training set lies above another in balanced accuracy: the 95 % interval of a paired bootstrap.
 
     Args:
-        one: see `resampled_balanced_accuracy`.
-        other: the same of the other training set, for the same images.
-        images: the judged images, whose labels are the truth.
-        seed: of the draws.
+        one: draws of the one, see `resampled_balanced_accuracy`.
+        other: draws of the other, with the same seed and of the same images.
     """
-    draws = [resampled_balanced_accuracy(guesses, images, seed) for guesses in (one, other)]
-    low, high = bounds(draws[0] - draws[1])
+    low, high = bounds(one - other)
     return Difference(low=low, high=high)
 
 

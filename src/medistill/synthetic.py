@@ -17,7 +17,7 @@ from medistill.errors import RecipeError
 from medistill.formation import fold, unfold
 from medistill.images import LabelledImages
 from medistill.package import Package, Transform, image_form, tensors
-from medistill.package.manifest import MAX_FILM_VALUES, MAX_IMAGES
+from medistill.package.manifest import MAX_FILM_VALUES, MAX_IMAGES, films_fit
 from medistill.recipe import DistillSettings, Encoding, Enlarging
 from medistill.shapes import Images
 
@@ -185,10 +185,10 @@ def refuse_endless_sets(settings: DistillSettings, real: LabelledImages) -> None
     """
     films = sum(settings.images_of_each(real.counts.tolist())) * settings.formation**2
     values = films * math.prod(real.pixels.shape[1:])
-    if films > MAX_IMAGES or (settings.formation > 1 and values > MAX_FILM_VALUES):
+    if not films_fit(films, values, settings.formation):
         raise RecipeError(
-            f"The set would have {films:,} films of {values:,} values; a package holds at most {MAX_IMAGES:,} films, "
-            f"in a formation of {MAX_FILM_VALUES:,} values. Lower distill.ipc or distill.formation."
+            f"The set would have {films:,} films, {values:,} values together; a package holds at most {MAX_IMAGES:,} "
+            f"films, in a formation {MAX_FILM_VALUES:,} values. Lower distill.ipc or distill.formation."
         )
 
 

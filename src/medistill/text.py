@@ -1,18 +1,19 @@
 """Text that two people read alike: what a package, and what is measured, may say in words."""
 
+import re
 import unicodedata
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 _HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
-_UNSEEN = (
-    *((0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2065, 0x2065), (0x2800, 0x2800)),
-    *((0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF)),
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164"
+    "\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
-"""What shows nothing though its category does not tell, first and last: fillers, joiners, variation selectors, places
-kept for more of them (Default_Ignorable_Code_Point in the Unicode Character Database), and the Braille pattern of no
-dot. Written out, since what a version of Python knows as unassigned is not the same everywhere."""
+"""What shows nothing though its category does not tell: fillers, joiners, variation selectors, places kept for more of
+them (Default_Ignorable_Code_Point in the Unicode Character Database), and the Braille pattern of no dot. Written out,
+since what a version of Python knows as unassigned is not the same everywhere."""
 _MARKS_IN_A_ROW = 30
 """More than any writing needs (UAX 15, "stream-safe"); to put many in order takes the square of their number."""
 
@@ -23,10 +24,10 @@ def visible(text: str) -> str:
     Raises:
         ValueError: something in it does not show, or shows as something else.
     """
-    marks = 0
+    marks, hides = 0, _UNSEEN.search(text) is not None
     for letter in text:
-        code, category = ord(letter), unicodedata.category(letter)
-        if category in _HIDDEN or any(first <= code <= last for first, last in _UNSEEN):
+        category = unicodedata.category(letter)
+        if hides or category in _HIDDEN:
             raise ValueError("it must not hold control, invisible or text-direction characters: type it again")
         if letter != " " and category == "Zs":
             raise ValueError("it must hold no other space than the one of the space bar: type it again")

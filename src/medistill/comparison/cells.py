@@ -92,14 +92,14 @@ def cell_path(budgeted: Run, question: Question, method: str, split: str) -> Pat
         split: what the judged images are called.
     """
     recipe = budgeted.recipe
-    decide = [__version__, recipe.seed, decisive(recipe, method), budgeted.fingerprint, split]
+    decide = [__version__, recipe.seed, _decisive(recipe, method), budgeted.fingerprint, split]
     if method == "transfer":
         decide += [_identity(question.natural), _identity(question.weights), question.timm]
     told = digest(json.dumps(decide, sort_keys=True).encode())[:12]
     return budgeted.out / "cells" / f"{method}-ipc{recipe.distill.ipc}-seed{recipe.seed}-{told}.json"
 
 
-def decisive(recipe: Recipe, method: str) -> dict[str, Any]:
+def _decisive(recipe: Recipe, method: str) -> dict[str, Any]:
     """The settings that decide what a method finds: where another's are changed, its cells stay what they are.
 
     Args:

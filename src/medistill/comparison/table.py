@@ -10,14 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medistill import metrics, pipeline
 from medistill.comparison.cells import Cell, Finding, cell_path, keep, lacking, recall
 from medistill.comparison.contenders import Contenders
 from medistill.comparison.pages import write_pages
 from medistill.comparison.question import Question
-from medistill.evaluate import commonest, judge_arms
-from medistill.evidence import Compared, Comparison, Pretrained, Protocol
+from medistill.evaluate import commonest, judge_arms, majority
+from medistill.evidence import Compared, Comparison, Difference, Pretrained, Protocol
 from medistill.files import write_json
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
@@ -60,11 +61,15 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
                 for each in cell.findings:
                     key = (each.name, each.protocol, None if each.protocol == "full" else ipc)
                     lines.setdefault(key, []).append(each)
+        interval_seed = opened.recipe.seed_for("evaluate/interval")
+        draws = {
+            key: metrics.draws_of([each.answers for each in line], judged, interval_seed) for key, line in lines.items()
+        }
         rows = [_floor(opened, judged, split)]
-        rows += [
-            _row(opened, key, line, _reference(opened, question.against, key, lines), judged, split)
-            for key, line in _in_order(lines)
-        ]
+        for key, line in _in_order(lines):
+            reference = _reference(opened, question.against, key, lines)
+            above = None if reference is None else metrics.difference(draws[key], draws[reference])
+            rows.append(_row(key, line, draws[key], above, judged, split))
         comparison = _comparison(
             opened,
             question.against,
@@ -116,47 +121,38 @@ def _in_order(lines: dict[_Key, list[Finding]]) -> list[tuple[_Key, list[Finding
 def _floor(opened: Run, judged: LabelledImages, split: str) -> Compared:
     """Nothing is sent but a word: which class is the commonest."""
     train = opened.splits.train
-    answer = commonest(train, judged)
-    row = metrics.row("majority", "none", split, len(train), "hard", None, [[answer]], judged, seed=0)
     return Compared(
-        **row.model_dump(),
+        **majority(train, judged, split).model_dump(),
         protocol=None,
         ipc=None,
         sent_bytes=0,
         train_seconds=0,
         above=None,
-        detail=metrics.detail([answer], judged),
+        detail=metrics.detail([commonest(train, judged)], judged),
     )
 
 
-def _reference(
-    opened: Run, against: str, key: _Key, lines: Mapping[_Key, Sequence[Finding]]
-) -> Sequence[Finding] | None:
+def _reference(opened: Run, against: str, key: _Key, lines: Mapping[_Key, Sequence[Finding]]) -> _Key | None:
     """What a line is held against: the row of that name on the same network, at the same budget or of all images."""
     architecture = lines[key][0].architecture
     own = architecture == opened.recipe.network.architecture
     wanted = against if own else f"{against}-{architecture}"
-    found = {ipc: line for (name, _, ipc), line in lines.items() if name == wanted}
+    found = {ipc: (name, protocol, ipc) for name, protocol, ipc in lines if name == wanted}
     reference = found.get(key[2], found.get(None))
-    return None if reference is lines[key] else reference
+    return None if reference == key else reference
 
 
 def _row(
-    opened: Run,
     key: _Key,
     line: Sequence[Finding],
-    reference: Sequence[Finding] | None,
+    draws: NDArray[np.float64],
+    above: Difference | None,
     judged: LabelledImages,
     split: str,
 ) -> Compared:
     name, protocol, ipc = key
     rates = {each.rate for each in line}
     answers = [each.answers for each in line]
-    seed = opened.recipe.seed_for("evaluate/interval")
-    above = None
-    if reference is not None:
-        others = metrics.guesses_of([each.answers for each in reference])
-        above = metrics.difference(metrics.guesses_of(answers), others, judged, seed)
     row = metrics.row(
         name,
         line[0].architecture,
@@ -166,7 +162,7 @@ def _row(
         rates.pop() if len(rates) == 1 else None,
         answers,
         judged,
-        seed,
+        draws,
     )
     return Compared(
         **row.model_dump(),

@@ -256,10 +256,11 @@ class Manifest(Part):
         values = form.count * form.channels * form.height * form.width * formation**2
         if self.training.enlarging is not None and formation == 1:
             raise ValueError("training.enlarging says how the films of a formation are enlarged; there is no formation")
-        if formation > 1 and (values > MAX_FILM_VALUES or form.count * formation**2 > MAX_IMAGES):
+        films = form.count * formation**2
+        if not films_fit(films, values, formation):
             raise ValueError(
-                f"a formation of {formation} gives {form.count * formation**2:,} films of {values:,} values; at most "
-                f"{MAX_IMAGES:,} films of {MAX_FILM_VALUES:,} are allowed"
+                f"a formation of {formation} gives {films:,} films, {values:,} values together; at most {MAX_IMAGES:,} "
+                f"and {MAX_FILM_VALUES:,} are allowed"
             )
         if self.training.class_offsets is not None and len(self.training.class_offsets) != len(self.classes):
             raise ValueError(
@@ -272,6 +273,11 @@ class Manifest(Part):
             if abs(sum(self.class_prior.values()) - 1) > SUM_TOLERANCE:
                 raise ValueError(f"class_prior must sum to 1; it sums to {sum(self.class_prior.values()):g}")
         return self
+
+
+def films_fit(films: int, values: int, formation: int) -> bool:
+    """Whether a package may hold so many films; of a formation a small file holds many, so their values are bounded."""
+    return films <= MAX_IMAGES and (formation == 1 or values <= MAX_FILM_VALUES)
 
 
 def check_class_names(names: Sequence[str]) -> None:

@@ -71,9 +71,9 @@ def read_npz(path: Path) -> Found:
             keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             pairs = {} if "jpeg" in keys else _pairs(path.name, keys)
             used = [key for pair in pairs.values() for key in pair] or [key for key in _PACKED if key in keys]
-            named = [key for key in ("class_names",) if key in keys]
-            _refuse_bomb(archive, [*used, *named], path.name)
-            arrays = {key: _load(archive, key, path.name) for key in [*used, *named]}
+            used += [key for key in keys if key == "class_names"]
+            _refuse_bomb(archive, used, path.name)
+            arrays = {key: _load(archive, key, path.name) for key in used}
             names = arrays.pop("class_names", None)
     except _UNREADABLE as error:
         raise SourceError(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medistill import metrics, pipeline
 from medistill.evidence import Help, Helped, Scenario, Sharing, Study
@@ -111,23 +112,23 @@ def _rows(recipe: Recipe, lines: Sequence[Sequence[Attempt]], judged: LabelledIm
     chance = 1 / len(judged.class_names)
     means, draws, rows = {0: chance}, {0: np.array(chance)}, []
     for line in sorted(lines, key=lambda line: (_IN_ORDER.index(line[0].help), line[0].own, line[0].rounds or 0)):
-        row = _row(recipe, line, judged, split, seed)
+        reached = metrics.draws_of([attempt.answers for attempt in line], judged, seed)
+        row = _row(recipe, line, judged, split, reached)
         mean = row.balanced_accuracy.mean
-        if row.help == "alone" or row.help in _COMPARABLE:
-            said = metrics.guesses_of([attempt.answers for attempt in line])
-            reached = metrics.resampled_balanced_accuracy(said, judged, seed)
-            if row.help == "alone":
-                means[row.own], draws[row.own] = mean, reached
-            else:
-                row = row.model_copy(update={"worth": worth(reached, draws, mean, means)})
+        if row.help == "alone":
+            means[row.own], draws[row.own] = mean, reached
+        elif row.help in _COMPARABLE:
+            row = row.model_copy(update={"worth": worth(reached, draws, mean, means)})
         rows.append(row)
     return rows
 
 
-def _row(recipe: Recipe, line: Sequence[Attempt], judged: LabelledImages, split: str, seed: int) -> Helped:
+def _row(
+    recipe: Recipe, line: Sequence[Attempt], judged: LabelledImages, split: str, draws: NDArray[np.float64]
+) -> Helped:
     first, architecture, rate = line[0], recipe.network.architecture, recipe.evaluate.rates[0]
     said = [attempt.answers for attempt in line]
-    row = metrics.row(first.help, architecture, split, first.images, first.labels, rate, said, judged, seed)
+    row = metrics.row(first.help, architecture, split, first.images, first.labels, rate, said, judged, draws)
     return Helped(
         **row.model_dump(),
         scenario=first.scenario,
