@@ -243,7 +243,7 @@ def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
                 method, network, unseen = row.partition("@")
                 ours, above = said.get(f"ours{network}{unseen}"), ""
                 if method != "ours" and ours is not None:
-                    draws = [metrics.resampled_balanced_accuracy(each, test, seed=0) for each in (ours, found)]
+                    draws = [metrics.draws_of_balanced_accuracy(each, test, seed=0) for each in (ours, found)]
                     above = f"   ours above by {points(metrics.difference(*draws))}"
                 lines.append(f"{row:18} {_balanced(test, flat)}   seeds {len(found)}{above}")
     return "\n".join(lines).strip()

@@ -142,31 +142,52 @@ def test_the_interval_of_networks_that_disagree_is_wider():
     assert disagreeing.high - disagreeing.low > 2 * (agreeing.high - agreeing.low)
 
 
-def test_networks_of_one_repetition_do_not_count_as_independent():
-    """Two repetitions that disagree, each with networks that agree, know no more than two networks."""
-    truth, (right, *_) = truth_and_guesses(400)
-    images, wrong = judged(truth, 2), certain([0] * 400, 2)
-
-    def width(predictions: list[list[np.ndarray]]) -> float:
-        found = repeated(predictions, images).balanced_accuracy_interval
-        return found.high - found.low
-
-    together, apart = width([[right] * 8, [wrong] * 8]), width([[right] * 8 + [wrong] * 8])
-    assert together == pytest.approx(width([[right], [wrong]]), rel=0.1)
-    assert together > 1.3 * apart
+def right_so_often(shares: list[float], truth: list[int]) -> list[np.ndarray]:
+    """Guesses of two classes that are right for the first so many of each."""
+    truth = np.array(truth)
+    place = np.arange(len(truth)) // 2 / (len(truth) // 2)
+    return [np.where(place < share, truth, 1 - truth) for share in shares]
 
 
-def test_the_spread_of_two_repetitions_is_the_one_computed_by_hand():
-    """Of 0.8 and 0.5 twice with replacement: 0.8, 0.65 twice as often, 0.5; many images add little."""
-    truth, (right, *_) = truth_and_guesses(20_000)
-    wrong = certain([0] * 20_000, 2)
-    guesses = [[each.argmax(1)] for each in (right, wrong)]
-    draws = metrics.resampled_balanced_accuracy(guesses, judged(truth, 2), seed=0)
-    near = [np.mean(np.abs(draws - value) < 0.02) for value in (0.5, 0.65, 0.8)]
-    assert near == pytest.approx([1 / 4, 1 / 2, 1 / 4], abs=0.05)
+def ends(guesses: list[list[np.ndarray]], images: LabelledImages) -> np.ndarray:
+    return metrics.bounds(metrics.draws_of_balanced_accuracy(guesses, images, seed=0))
 
 
-def test_a_difference_is_paired_over_images_repetitions_and_networks():
+@pytest.mark.parametrize(  # 97.5 % of Student's t by degrees of freedom, from the printed tables
+    ("shares", "t"), [([0.62, 0.6], 12.706), ([0.7, 0.72, 0.78], 4.303), ([0.6] * 4 + [0.7], 2.776)]
+)
+def test_of_few_repetitions_and_many_images_the_interval_is_students(shares, t):
+    truth, _ = truth_and_guesses(4_000)
+    low, high = ends([[guess, guess] for guess in right_so_often(shares, truth)], judged(truth, 2))
+    error = np.std(shares, ddof=1) / len(shares) ** 0.5
+    assert (low + high) / 2 == pytest.approx(np.mean(shares), abs=0.2 * t * error)
+    assert (high - low) / 2 == pytest.approx(t * error, rel=0.15)
+
+
+def test_of_one_repetition_the_networks_take_its_place():
+    truth, _ = truth_and_guesses(4_000)
+    networks, images = right_so_often([0.7, 0.72, 0.78], truth), judged(truth, 2)
+    assert ends([networks], images) == pytest.approx(ends([[each] for each in networks], images))
+
+
+def test_more_networks_of_a_repetition_say_nothing_of_the_next():
+    truth, _ = truth_and_guesses(2000)
+    one, other = right_so_often([0.7, 0.72], truth)
+    images = judged(truth, 2)
+    together = ends([[one] * 8, [other] * 8], images)
+    assert together == pytest.approx(ends([[one], [other]], images))
+    assert np.ptp(together) > 2 * np.ptp(ends([[one] * 8 + [other] * 8], images))
+
+
+def test_an_interval_of_a_share_ends_at_nothing_and_at_all():
+    """Two repetitions that are far apart could be anything; a share cannot."""
+    truth, _ = truth_and_guesses(400)
+    said = [[certain(guess.tolist(), 2)] for guess in right_so_often([0.1, 0.9], truth)]
+    interval = repeated(said, judged(truth, 2)).balanced_accuracy_interval
+    assert (interval.low, interval.high) == (0, 1)
+
+
+def test_a_difference_is_paired_over_images():
     """Where one set is right it is so on images that the other finds too: what both share adds nothing."""
     truth, (right, *_) = truth_and_guesses(400)
     better = right.argmax(1).copy()
@@ -174,13 +195,25 @@ def test_a_difference_is_paired_over_images_repetitions_and_networks():
     better[mended] = np.array(truth)[mended]
     images, worse = judged(truth, 2), right.argmax(1)
     one, other = (
-        metrics.resampled_balanced_accuracy(guesses, images, seed=0)
-        for guesses in ([[better], [worse]], [[worse], [worse]])
+        metrics.draws_of_balanced_accuracy(guesses, images, seed=0)
+        for guesses in ([[better], [better]], [[worse], [worse]])
     )
     found = metrics.difference(one, other)
     assert 0 <= found.low < 0.01 < found.high < 0.04
     none = metrics.difference(one, one)
     assert (none.low, none.high) == (0, 0)
+
+
+def test_a_difference_that_is_the_same_in_every_repetition_is_sure_however_far_these_are_apart():
+    truth, _ = truth_and_guesses(4_000)
+    images = judged(truth, 2)
+    draws = [
+        metrics.draws_of_balanced_accuracy([[guess] for guess in right_so_often(shares, truth)], images, seed=0)
+        for shares in ([0.65, 0.75, 0.85], [0.6, 0.7, 0.8])
+    ]
+    found = metrics.difference(*draws)
+    assert 0.04 < found.low < 0.05 < found.high < 0.06
+    assert np.ptp(metrics.bounds(draws[0])) > 0.3
 
 
 def test_the_majority_row_answers_the_commonest_training_class():

@@ -57,8 +57,8 @@ class _Ordered(Record):
 
 
 class Interval(_Ordered):
-    """A 95 % bootstrap interval of a share: over repetitions, their networks, and the groups (patients) of the judged
-    images. Of a handful of repetitions it is narrower than it should be, and of one it knows nothing of the next."""
+    """A 95 % interval of a share: over the groups (patients) of the judged images by a bootstrap, and over repetitions
+    by Student's t (ADR 19). Of a single one it is over its networks and knows nothing of the next."""
 
     low: Share
     high: Share

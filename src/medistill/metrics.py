@@ -24,6 +24,7 @@ Guess = NDArray[np.integer[Any]]
 
 _RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 100
+_MIXTURES_OF_EACH = 10  # of repetitions, for every draw of images: the ends of Student's t want many
 _CALIBRATION_BINS = 15
 _FALSE_POSITIVES = np.linspace(0, 1, 101)
 
@@ -124,14 +125,14 @@ def row(
         said: the answers of each network, repetition by repetition: those of one share a seed, and so the images that
             they learned from.
         images: the judged images, whose labels are the truth.
-        draws: of their balanced accuracy, see `resampled_balanced_accuracy`.
+        draws: of their balanced accuracy, see `draws_of_balanced_accuracy`.
     """
     truth, classes = images.labels, len(images.class_names)
     answers = [each for repetition in said for each in repetition]
     guesses = [each.guess for each in answers]
     sensitivity = np.array([_recall(truth, guess, classes) for guess in guesses])
     specificity = np.array([_specificity(truth, guess, classes) for guess in guesses])
-    low, high = bounds(draws)
+    low, high = bounds(draws).clip(0, 1)
     return Row(
         name=name,
         architecture=architecture,
@@ -179,60 +180,83 @@ def balanced_accuracy(truth: NDArray[np.int64], guess: Guess, classes: int) -> f
 
 
 def draws_of(said: Sequence[Sequence[Answers]], images: LabelledImages, seed: int) -> NDArray[np.float64]:
-    """`resampled_balanced_accuracy` of what networks took the images for."""
+    """`draws_of_balanced_accuracy` of what networks took the images for."""
     guesses = [[each.guess for each in repetition] for repetition in said]
-    return resampled_balanced_accuracy(guesses, images, seed)
+    return draws_of_balanced_accuracy(guesses, images, seed)
 
 
-def resampled_balanced_accuracy(
+def draws_of_balanced_accuracy(
     guesses: Sequence[Sequence[Guess]], images: LabelledImages, seed: int
 ) -> NDArray[np.float64]:
-    """Balanced accuracy, averaged over networks, a thousand times with other networks and images, shape [1000].
+    """Balanced accuracy, averaged over networks, ten thousand times as chance might have had it, shape [10,000].
 
-    All are drawn with replacement: repetitions, of each repetition that was drawn its networks, and images by group
-    (each image its own where none is known). The same seed gives the same draws of the same images, and of as many
-    repetitions and networks, so two training sets can be compared draw by draw.
+    Images are drawn with replacement by group (each its own where none is known). Repetitions are too few for that, so
+    they are mixed such that the draws lie about the mean as Student's t does with one degree of freedom less than there
+    are repetitions; of a single one its networks take their place, and nothing is known of the next. Draws of all
+    training sets mix alike, so the difference of two is that of a paired test. See ADR 19.
+
+    The same seed gives the same draws of the same images, and mixes as many repetitions (or networks) alike. Draws can
+    lie below 0 and above 1.
 
     Args:
         guesses: one class for every image, from each network of each repetition, of which all have equally many.
         images: the judged images, whose labels are the truth.
         seed: of the draws.
     """
+    hits = np.array(guesses) == images.labels  # [repetitions, networks, images]
+    units = hits.mean(axis=1) if len(hits) > 1 else hits[0].astype(np.float64)
+    found = _with_other_images(units, images, np.random.default_rng(seed))
+    # Apart, so that images are drawn alike whatever judged them.
+    mixtures = _mixtures(len(units), np.random.default_rng([seed, len(units)]))
+    draws: NDArray[np.float64] = np.einsum("dmu,du->dm", mixtures, found).ravel()
+    return draws
+
+
+def _with_other_images(
+    hits: NDArray[np.float64], images: LabelledImages, draw: np.random.Generator
+) -> NDArray[np.float64]:
+    """Balanced accuracy of each row of `hits`, [units, images], with images drawn again by group: [1000, units]."""
     truth, groups = images.labels, images.groups
     members = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(members.max()) + 1
-    hits = (np.array(guesses) == truth).astype(np.float64)  # [repetitions, networks, images]
-    repetitions, networks, _ = hits.shape
-    # Apart, so that images are drawn alike whatever judged them.
-    draw, draw_networks = np.random.default_rng(seed), np.random.default_rng([seed, repetitions, networks])
     is_class = np.eye(len(images.class_names))[truth]
     values = []
     for _ in range(0, _RESAMPLES, _RESAMPLES_AT_ONCE):
-        weight = draw.multinomial(count, _evenly(count), _RESAMPLES_AT_ONCE)[:, members]
-        times = draw_networks.multinomial(repetitions, _evenly(repetitions), _RESAMPLES_AT_ONCE)
-        share = draw_networks.multinomial(times * networks, _evenly(networks)) / (repetitions * networks)
-        found = (weight * np.tensordot(share, hits, axes=2)) @ is_class
-        present = weight @ is_class
+        weight = draw.multinomial(count, np.full(count, 1 / count), _RESAMPLES_AT_ONCE)[:, members]
+        present = (weight @ is_class)[:, None]  # [draws, 1, classes]
+        found = np.stack([(weight * unit) @ is_class for unit in hits], axis=1)
         recall = np.divide(found, present, out=np.full_like(found, np.nan), where=present > 0)
-        values.append(np.nanmean(recall, axis=1))
+        values.append(np.nanmean(recall, axis=2))
     return np.concatenate(values)
 
 
+def _mixtures(units: int, draw: np.random.Generator) -> NDArray[np.float64]:
+    """Shares that add up to 1, [1000, 10, units]: the mean of numbers so mixed is their mean plus its standard error
+    times Student's t of `units - 1` degrees of freedom. A single unit stays as it is."""
+    shape = (_RESAMPLES, _MIXTURES_OF_EACH)
+    if units == 1:
+        return np.ones((*shape, 1))
+    normal = draw.standard_normal((*shape, units))
+    normal -= normal.mean(axis=2, keepdims=True)
+    mixtures: NDArray[np.float64] = 1 / units + normal / np.sqrt(units * draw.chisquare(units - 1, (*shape, 1)))
+    return mixtures
+
+
 def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> Difference:
-    """How far one training set lies above another in balanced accuracy: the 95 % interval of a paired bootstrap.
+    """How far one training set lies above another in balanced accuracy: the 95 % interval, both paired draw by draw.
 
     Args:
-        one: draws of the one, see `resampled_balanced_accuracy`.
+        one: draws of the one, see `draws_of_balanced_accuracy`.
         other: draws of the other, with the same seed and of the same images.
     """
-    low, high = bounds(one - other)
+    low, high = bounds(one - other).clip(-1, 1)
     return Difference(low=low, high=high)
 
 
-def bounds(draws: NDArray[np.float64]) -> tuple[float, float]:
-    """Where 95 % of the draws of a bootstrap lie: the lowest and the highest."""
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+def bounds(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where 95 % of the draws lie: the lowest and the highest, [2]."""
+    ends: NDArray[np.float64] = np.percentile(draws, [2.5, 97.5])
+    return ends
 
 
 def auc(truth: NDArray[np.int64], probabilities: Probabilities) -> float:
@@ -259,10 +283,6 @@ def array_from_text(text: str, dtype: str) -> NDArray[Any]:
         return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype=dtype)
     except zlib.error as error:
         raise ValueError("not a compressed array") from error
-
-
-def _evenly(count: int) -> NDArray[np.float64]:
-    return np.full(count, 1 / count)
 
 
 def _harmonic_mean(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

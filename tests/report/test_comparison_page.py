@@ -42,7 +42,7 @@ def test_every_row_says_what_its_networks_saw_and_what_it_costs() -> None:
     text = words_of(page())
     assert "BYOL, fine\u2011tuned all, unlabelled 40 72.0" in text
     assert "72.0 ± 1.2 69.0 to 75.0 +10.0 to +14.0 72.0" in text
-    assert "Of 2 seeds both intervals are narrower" in text
+    assert "Of 2 seeds both are wide" in text
     assert "of one seed and know nothing of the next" in words_of(
         page(made_up.comparison(*made_up.COMPARED, seeds=(0,)))
     )

@@ -18,7 +18,7 @@ def worth(
     to fall: more images that did worse by bad luck count as what fewer reached.
 
     Args:
-        reached: balanced accuracy with help, draw by draw of a bootstrap.
+        reached: balanced accuracy with help, draw by draw, see `metrics.draws_of`.
         alone: the same draws of own images alone, by how many of each class; 0 is chance, one number for all.
         mean: balanced accuracy with help.
         means: balanced accuracy of own images alone, by how many of each class; 0 is chance.
