@@ -102,6 +102,16 @@ def test_soft_labels_learn_pixels_labels_and_rate():
     assert all(bool(each.any()) for each in (gradient.images, gradient.targets, gradient.log_rate))
 
 
+def test_soft_labels_see_every_class_as_often_however_rare_it_is():
+    def value(images_of_each: list[int]) -> float:
+        labels = np.repeat([0, 1], images_of_each)
+        alike = dataclasses.replace(films((1, 1)), pixels=films((1, 1)).pixels[labels], labels=labels, groups=None)
+        toy = recipe({"distill.objective": "soft-label", "distill.real_batch": 8})
+        return float(matched(toy, point(), TrainingSet.of(alike, TRANSFORM), NO_TEACHERS).gradient.value)
+
+    assert value([40, 4]) == pytest.approx(value([4, 4]), rel=1e-6)
+
+
 @pytest.mark.parametrize("objective", ["dm", "dsa"])
 def test_comparing_classes_leaves_labels_and_rate_as_they_are(objective):
     gradient = at(objective).gradient

@@ -158,11 +158,12 @@ def _kept(recipe: Recipe, point: Point, end: Params, start: Params, target: Para
 
 
 def _learn_from_scratch(recipe: Recipe, point: Point, real: TrainingSet) -> Matched:
-    """How well a fresh network, trained on the set, does on a batch of real images."""
+    """How well a fresh network, trained on the set, does on a batch of real images, of every class as many."""
     network = _network(recipe, point)
-    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{point.number}/real"))
-    chosen = draw.choice(len(real), min(recipe.distill.real_batch, len(real)), replace=False)
-    images, targets = (each.to(point.images.device) for each in real.batch(torch.from_numpy(chosen)))
+    classes = point.targets.shape[1]
+    share = max(recipe.distill.real_batch // classes, 1)
+    of_each = [_real(recipe, point, real, index, share) for index in range(classes)]
+    images, targets = (torch.cat(parts) for parts in zip(*of_each, strict=True))
 
     def loss(end: Tensor) -> Tensor:
         return cross_entropy(network(end, images), targets, len(images))
@@ -244,12 +245,9 @@ class _Pair(NamedTuple):
 
 def _pairs(recipe: Recipe, point: Point, images: Images, real: TrainingSet) -> Iterator[_Pair]:
     """Every class's synthetic images beside a batch of its real ones."""
-    classes, own_classes = (targets.argmax(1) for targets in (real.targets, point.targets))
+    own_classes = point.targets.argmax(1)
     for index in range(point.targets.shape[1]):
-        members = np.flatnonzero((classes == index).cpu().numpy())
-        draw = np.random.default_rng(recipe.seed_for(f"distill/step/{point.number}/real/{index}"))
-        chosen = draw.choice(members, min(recipe.distill.real_batch, len(members)), replace=False)
-        theirs, their_targets = (each.to(images.device) for each in real.batch(torch.from_numpy(chosen)))
+        theirs, their_targets = _real(recipe, point, real, index, recipe.distill.real_batch)
         is_own = own_classes == index
         seed = recipe.seed_for(f"distill/step/{point.number}/augment/{index}")
         alike = draw_augmentation(recipe.augment, 1, seed)
@@ -259,6 +257,15 @@ def _pairs(recipe: Recipe, point: Point, images: Images, real: TrainingSet) -> I
             augment(images[is_own], alike and alike.repeated(int(is_own.sum()))),
             point.targets[is_own],
         )
+
+
+def _real(recipe: Recipe, point: Point, real: TrainingSet, index: int, count: int) -> tuple[Images, Targets]:
+    """So many real images of one class, or all where it has fewer, with their labels."""
+    members = np.flatnonzero((real.targets.argmax(1) == index).cpu().numpy())
+    draw = np.random.default_rng(recipe.seed_for(f"distill/step/{point.number}/real/{index}"))
+    chosen = torch.from_numpy(draw.choice(members, min(count, len(members)), replace=False))
+    images, targets = (each.to(point.images.device) for each in real.batch(chosen))
+    return images, targets
 
 
 def _trained_on_the_set(recipe: Recipe, point: Point, network: FlatNetwork, rounds: int) -> Params:

@@ -138,8 +138,8 @@ class DistillSettings(Section):
     on training images and taken off: a number a class, which travels with the set and is added to their logits
     (`leaning.py`); not said, it is where the objective follows teachers.
     `encoding` is how a package stores a pixel; "measured" takes the smallest that costs no accuracy on validation.
-    `real_batch` is how many real images an outer step sees, of each class or in all, where its objective follows no
-    teacher.
+    `real_batch` is how many real images an outer step sees where its objective follows no teacher: of each class, or
+    for `soft-label` of all together, every class as often.
     """
 
     ipc: int = Field(10, ge=1)
