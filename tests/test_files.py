@@ -1,12 +1,22 @@
 import errno
 import math
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from medistill.errors import StorageError
-from medistill.files import append_line, digest, free_bytes, read_json, remove_partials, storage_errors, write_json
+from medistill.files import (
+    append_line,
+    digest,
+    free_bytes,
+    read_json,
+    remove_partials,
+    storage_errors,
+    whole_folder,
+    write_json,
+)
 from medistill.files import write_whole as write
 
 
@@ -73,8 +83,30 @@ def test_only_what_interrupted_writes_left_is_removed(tmp_path):
     left = [tmp_path / "a.bin.123.partial", tmp_path / "deep" / "b.9.partial"]
     for path in kept + left:
         write(path, b"content")
+        age(path)
+    write(being_written := tmp_path / "c.bin.7.partial", b"cont")
     remove_partials(tmp_path)
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted([*kept, being_written])
+
+
+def age(path: Path) -> None:
+    """As if nobody had written to it for two hours."""
+    long_ago = time.time() - 7200
+    os.utime(path, (long_ago, long_ago))
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    with whole_folder(tmp_path / "new" / "folder") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "a.txt").write_text("a")
+        assert not (tmp_path / "new" / "folder").exists()
+    assert (tmp_path / "new" / "folder" / "inner" / "a.txt").read_text() == "a"
+    with pytest.raises(StorageError, match="It is a folder"), whole_folder(tmp_path / "other") as folder:
+        folder.write_text("a file in its place")
+    with pytest.raises(StorageError, match="folder: "), whole_folder(tmp_path / "new" / "folder"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder"]
 
 
 def test_removing_partials_from_a_folder_that_does_not_exist_is_no_error(tmp_path):

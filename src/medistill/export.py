@@ -7,9 +7,6 @@ or absent, and nothing that exists is replaced.
 import csv
 import io
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medistill.errors import StorageError
-from medistill.files import storage_errors, write_whole
+from medistill.files import whole_folder, write_whole
 from medistill.package import Package, documents
 from medistill.package.documents import LEAKS
 from medistill.package.previews import slug
@@ -52,15 +49,8 @@ def export(package: Package, form: Form, path: Path) -> int:
     if form == "medmnist":
         _write_npz(path, films, targets, package.class_names, _about(package) + _besides(package))
     else:
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-            try:
-                _write_files(partial, form, films, targets, package)
-                partial.chmod(0o777 & ~_umask())
-                os.rename(partial, path)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+        with whole_folder(path) as folder:
+            _write_files(folder, form, films, targets, package)
     return len(films)
 
 
@@ -139,9 +129,3 @@ def _write_files(
 def _save(path: Path, film: NDArray[np.uint8]) -> None:
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(film[..., 0] if film.shape[-1] == 1 else film).save(path, "PNG")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

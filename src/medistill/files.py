@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from medistill.errors import StorageError
 
 _PARTIAL = ".partial"
+_ABANDONED_SECONDS = 3600
 
 
 @contextlib.contextmanager
@@ -92,10 +95,41 @@ def append_line(path: Path, line: str) -> None:
             os.fsync(stream.fileno())
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, which is called `path` once it is whole: at the end, and only if nothing failed.
+
+    Raises:
+        StorageError: the disk refused, or `path` exists and is not empty.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            yield partial
+            for written in sorted(partial.rglob("*")):
+                if written.is_file():
+                    with written.open("r+b") as stream:
+                        os.fsync(stream.fileno())
+            partial.chmod(0o777 & ~_umask())
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def remove_partials(folder: Path) -> None:
-    """Delete what interrupted writes left behind in `folder`; whole files are never touched."""
+    """Delete what interrupted writes left behind in `folder` more than an hour ago: what is younger may be another
+    process's that still writes. Whole files are never touched."""
     for partial in folder.rglob(f"*{_PARTIAL}"):
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process removed it, or gave it its name
+            if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+                partial.unlink()
 
 
 def free_bytes(folder: Path) -> int:

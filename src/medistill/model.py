@@ -6,9 +6,6 @@ has to know how images were normalized.
 
 import importlib.util
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from medistill.errors import MissingPart, StorageError
-from medistill.files import storage_errors
+from medistill.files import whole_folder
 from medistill.package.documents import escaped
 from medistill.receive import Received
 
@@ -71,17 +68,11 @@ def save_model(received: Received, folder: Path) -> None:
     check_saving(folder)
     model = Classifier(received).eval()
     about = {"classes": json.dumps(received.together.class_names), "input": "intensities from 0 to 1"}
-    with storage_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-            (partial / WEIGHTS).write_bytes(save(tensors, about))
-            _write_onnx(model, received, partial / ONNX)
-            (partial / CARD).write_text("".join(_card(received)), encoding="utf-8")
-            os.rename(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    with whole_folder(folder) as partial:
+        (partial / WEIGHTS).write_bytes(save(tensors, about))
+        _write_onnx(model, received, partial / ONNX)
+        (partial / CARD).write_text("".join(_card(received)), encoding="utf-8")
 
 
 def _write_onnx(model: Classifier, received: Received, path: Path) -> None:

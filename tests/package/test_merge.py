@@ -11,7 +11,9 @@ from samples import contents
 
 
 def package(folder, name, **changes):
-    return pack(folder / f"{name}.medistill", **contents(name=name, **changes))
+    """Every name has images of its own."""
+    own = np.random.default_rng(list(name.encode())).random((2, 1, 8, 8), dtype=np.float32)
+    return pack(folder / f"{name}.medistill", **contents(**{"name": name, "images": own} | changes))
 
 
 @pytest.fixture
@@ -130,6 +132,9 @@ def test_what_cannot_be_trained_on_alike_is_refused(tmp_path, two):
     for twice in ((two[0], two[0]), (two[1], again)):
         with pytest.raises(PackageError, match="comes twice"):
             merge(twice, tmp_path / "x.medistill", "x")
+    eight_bits = package(tmp_path, "smaller", images=two[0].images, encoding="uint8")
+    with pytest.raises(PackageError, match="comes twice"):
+        merge((two[0], eight_bits), tmp_path / "x.medistill", "x")
     with pytest.raises(PackageError, match="expected two or more"):
         merge(two[:1], tmp_path / "x.medistill", "x")
     with pytest.raises(PackageError, match="the mapping names flu, which no package has"):

@@ -5,7 +5,7 @@ comparison that was interrupted, or that asks for one method, budget or seed mor
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,8 @@ _Key = tuple[str, Protocol, int | None]
 
 
 def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
-    """Fill the table, and leave it in OUT after every seed: comparison.json and its pages, see `write_pages`.
+    """Fill the table, and leave it in OUT after every seed that something was made for, and at the end:
+    comparison.json and its pages, see `write_pages`.
 
     Args:
         opened: a recipe with its images; its network is everybody's, and `evaluate.unseen` names others besides.
@@ -61,15 +62,9 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
                 for each in cell.findings:
                     key = (each.name, each.protocol, None if each.protocol == "full" else ipc)
                     lines.setdefault(key, []).append(each)
-        interval_seed = opened.recipe.seed_for("evaluate/interval")
-        draws = {
-            key: metrics.draws_of([each.answers for each in line], judged, interval_seed) for key, line in lines.items()
-        }
-        rows = [_floor(opened, judged, split)]
-        for key, line in _in_order(lines):
-            reference = _reference(opened, question.against, key, lines)
-            above = None if reference is None else metrics.difference(draws[key], draws[reference])
-            rows.append(_row(key, line, draws[key], above, judged, split))
+        if seed not in waiting and number + 1 < len(seeds):
+            continue  # all of it was kept: one table of what comes next will do
+        rows = [_floor(opened, judged, split), *_rows(opened, question.against, lines, judged, split)]
         comparison = _comparison(
             opened,
             question.against,
@@ -113,7 +108,19 @@ def _cells(
     return [cells[method] for method in paths]
 
 
-def _in_order(lines: dict[_Key, list[Finding]]) -> list[tuple[_Key, list[Finding]]]:
+def _rows(
+    opened: Run, against: str, lines: Mapping[_Key, Sequence[Finding]], judged: LabelledImages, split: str
+) -> Iterator[Compared]:
+    """Every line's row, held against the line it is to be held against."""
+    seed = opened.recipe.seed_for("evaluate/interval")
+    draws = {key: metrics.draws_of([each.answers for each in line], judged, seed) for key, line in lines.items()}
+    for key, line in _in_order(lines):
+        reference = _reference(opened, against, key, lines)
+        above = None if reference is None else metrics.difference(draws[key], draws[reference])
+        yield _row(key, line, draws[key], above, judged, split)
+
+
+def _in_order(lines: Mapping[_Key, Sequence[Finding]]) -> list[tuple[_Key, Sequence[Finding]]]:
     """Budget by budget, all images last."""
     return sorted(lines.items(), key=lambda line: (line[0][2] is None, line[0][2] or 0))
 
