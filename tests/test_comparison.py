@@ -315,6 +315,10 @@ def test_a_quick_comparison_is_smaller_in_everything_that_takes_time():
     assert small.evaluate.steps < whole.evaluate.steps
     assert small.evaluate.unseen == ()
     assert quickened(small) == small
+    window = small.distill
+    assert (window.first_max_start_epoch, window.window_steps) == (window.min_start_epoch, window.outer_steps)
+    own = recipe_from(whole.model_dump() | {"distill": whole.distill.model_dump() | {"window_steps": 7}})
+    assert quickened(own).distill.window_steps == 7
 
 
 def test_transfer_is_named_after_its_images(tmp_path):

@@ -103,5 +103,8 @@ def quickened(recipe: Recipe) -> Recipe:
     }
     for (section, key), value in most.items():
         settings[section][key] = min(settings[section][key], value)
+    distill = settings["distill"]
+    if not distill["window_steps"]:  # so few steps are wasted on late stretches before early ones are matched
+        distill |= {"window_steps": distill["outer_steps"], "first_max_start_epoch": distill["min_start_epoch"]}
     settings["evaluate"]["unseen"] = ()
     return recipe_from(settings)
