@@ -227,7 +227,8 @@ def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
 
 
 def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
-    """Rows of balanced accuracy in percent, and by how much ours lies above each, with its 95 % interval."""
+    """Rows of balanced accuracy in percent, and by how much ours lies above each with the seeds that both have: the
+    95 % interval."""
     lines = []
     for images in dict.fromkeys(cell.images for cell in wanted if cell.key in done):
         test = _test_images(data, images)
@@ -239,19 +240,26 @@ def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
             title = "all images" if ipc == 0 else f"{ipc} a class"
             lines += [f"\n{images}, {title}, {len(test):,} test images", f"{'majority':18} {_majority(test):5.1f}"]
             for row, found in said.items():
-                flat = [guess for networks in found for guess in networks]
+                flat = [guess for networks in found.values() for guess in networks]
                 method, network, unseen = row.partition("@")
-                ours, above = said.get(f"ours{network}{unseen}"), ""
-                if method != "ours" and ours is not None:
-                    draws = [metrics.draws_of_balanced_accuracy(each, test, seed=0) for each in (ours, found)]
+                ours = said.get(f"ours{network}{unseen}", {})
+                shared, above = sorted(ours.keys() & found.keys()), ""
+                if method != "ours" and shared:
+                    draws = [
+                        metrics.draws_of_balanced_accuracy([each[seed] for seed in shared], test, seed=0)
+                        for each in (ours, found)
+                    ]
                     above = f"   ours above by {points(metrics.difference(*draws))}"
+                    above += "" if len(shared) > 1 else " with this seed"
                 lines.append(f"{row:18} {_balanced(test, flat)}   seeds {len(found)}{above}")
     return "\n".join(lines).strip()
 
 
-def _said(done: dict[str, Any], images: str, ipc: int, row: str) -> list[list[NDArray[np.uint8]]]:
-    keys = [_key(images, ipc, row, seed) for seed in range(10)]
-    return [[array_from_text(text, "u1") for text in done[key]["said"]] for key in keys if key in done]
+def _said(done: dict[str, Any], images: str, ipc: int, row: str) -> dict[int, list[NDArray[np.uint8]]]:
+    keys = {seed: _key(images, ipc, row, seed) for seed in range(10)}
+    return {
+        seed: [array_from_text(text, "u1") for text in done[key]["said"]] for seed, key in keys.items() if key in done
+    }
 
 
 def _balanced(test: LabelledImages, said: Sequence[NDArray[np.uint8]]) -> str:

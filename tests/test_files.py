@@ -84,6 +84,8 @@ def test_only_what_interrupted_writes_left_is_removed(tmp_path):
     for path in kept + left:
         write(path, b"content")
         age(path)
+    (tmp_path / "folder.partial").mkdir()
+    age(tmp_path / "folder.partial")
     write(being_written := tmp_path / "c.bin.7.partial", b"cont")
     remove_partials(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted([*kept, being_written])

@@ -164,6 +164,50 @@ def test_of_few_repetitions_and_many_images_the_interval_is_students(shares, t):
     assert (high - low) / 2 == pytest.approx(t * error, rel=0.15)
 
 
+def test_every_network_of_a_repetition_counts():
+    truth, _ = truth_and_guesses(4_000)
+    low, high = ends([right_so_often([0.6, 0.8], truth), right_so_often([0.61, 0.81], truth)], judged(truth, 2))
+    assert (low + high) / 2 == pytest.approx(0.705, abs=0.01)
+
+
+def test_the_interval_is_of_balanced_accuracy_however_rare_a_class_is():
+    """1,800 images of one class, 0.9 of them recognized, and 200 of another, half of them."""
+    truth = np.repeat([0, 1], [1800, 200])
+    guess = np.where(np.concatenate([np.arange(1800) < 1620, np.arange(200) < 100]), truth, 1 - truth)
+    low, high = ends([[guess]], judged(truth.tolist(), 2))
+    assert (low + high) / 2 == pytest.approx(0.7, abs=0.005)
+    assert (high - low) / 2 == pytest.approx(1.96 * (0.09 / 1800 + 0.25 / 200) ** 0.5 / 2, rel=0.1)
+
+
+@pytest.mark.parametrize(("last", "recalls"), [(2, (0.8, 0.8, 1)), (0, (0.8, 0.8, 0))])
+def test_a_class_with_a_single_image_is_in_every_draw(last, recalls):
+    truth, (right, *_) = truth_and_guesses(400)
+    images, guess = judged([*truth, 2]), np.append(right.argmax(1), last)
+    assert metrics.draws_of_balanced_accuracy([[guess]], images, 0).mean() == pytest.approx(np.mean(recalls), abs=0.003)
+
+
+def test_a_class_that_does_not_occur_has_no_part_in_the_interval():
+    truth, (right, *_) = truth_and_guesses(400)
+    assert ends([[right.argmax(1)]], judged(truth, 3)) == pytest.approx(ends([[right.argmax(1)]], judged(truth, 2)))
+
+
+def test_of_few_patients_the_interval_is_students_too():
+    """Three patients with 2,000 images each, of which 0.6, 0.7 and 0.8 are recognized."""
+    truth = np.tile([0, 1], 3000)
+    guess = np.concatenate([right_so_often([share], truth[:2000])[0] for share in (0.6, 0.7, 0.8)])
+    patients = np.repeat(["a", "b", "c"], 2000).tolist()
+    low, high = ends([[guess]], judged(truth.tolist(), 2, patients))
+    assert (high - low) / 2 == pytest.approx(4.303 * 0.1 / 3**0.5, rel=0.25)
+
+
+def test_images_that_each_repetition_finds_hard_by_chance_do_not_count_thrice():
+    """Ten repetitions that toss a coin for every image are known about as well as by a t test of their means."""
+    draw, truth = np.random.default_rng(0), np.arange(400) % 2
+    guesses = [[np.where(draw.random(400) < 0.7, truth, 1 - truth)] for _ in range(10)]
+    error = np.std([(guess == truth).mean() for (guess,) in guesses], ddof=1) / 10**0.5
+    assert np.ptp(ends(guesses, judged(truth.tolist(), 2))) / 2 < 1.5 * 2.262 * error
+
+
 def test_of_one_repetition_the_networks_take_its_place():
     truth, _ = truth_and_guesses(4_000)
     networks, images = right_so_often([0.7, 0.72, 0.78], truth), judged(truth, 2)
@@ -202,6 +246,8 @@ def test_a_difference_is_paired_over_images():
     assert 0 <= found.low < 0.01 < found.high < 0.04
     none = metrics.difference(one, one)
     assert (none.low, none.high) == (0, 0)
+    below = metrics.difference(other, one)
+    assert (below.low, below.high) == pytest.approx((-found.high, -found.low))
 
 
 def test_a_difference_that_is_the_same_in_every_repetition_is_sure_however_far_these_are_apart():

@@ -107,14 +107,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
         partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             yield partial
-            for written in sorted(partial.rglob("*")):
-                if written.is_file():
-                    with written.open("r+b") as stream:
-                        os.fsync(stream.fileno())
             partial.chmod(0o777 & ~_umask())
+            for written in (*partial.rglob("*"), partial):
+                _flush(written)
             partial.rename(path)
+            _flush(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, on the disk; only POSIX opens folders."""
+    if os.name == "posix" or path.is_file():
+        descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _umask() -> int:
@@ -127,8 +136,9 @@ def remove_partials(folder: Path) -> None:
     """Delete what interrupted writes left behind in `folder` more than an hour ago: what is younger may be another
     process's that still writes. Whole files are never touched."""
     for partial in folder.rglob(f"*{_PARTIAL}"):
-        with contextlib.suppress(FileNotFoundError):  # another process removed it, or gave it its name
-            if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+        # Another process may remove it meanwhile, or give it its name.
+        with storage_errors(partial), contextlib.suppress(FileNotFoundError):
+            if partial.is_file() and time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
                 partial.unlink()
 
 

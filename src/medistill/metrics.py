@@ -24,7 +24,7 @@ Guess = NDArray[np.integer[Any]]
 
 _RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 100
-_MIXTURES_OF_EACH = 10  # of repetitions, for every draw of images: the ends of Student's t want many
+_MIXTURES_OF_EACH = 50  # of repetitions, for every draw of images: the ends of Student's t want many
 _CALIBRATION_BINS = 15
 _FALSE_POSITIVES = np.linspace(0, 1, 101)
 
@@ -188,12 +188,14 @@ def draws_of(said: Sequence[Sequence[Answers]], images: LabelledImages, seed: in
 def draws_of_balanced_accuracy(
     guesses: Sequence[Sequence[Guess]], images: LabelledImages, seed: int
 ) -> NDArray[np.float64]:
-    """Balanced accuracy, averaged over networks, ten thousand times as chance might have had it, shape [10,000].
+    """Balanced accuracy, averaged over networks, fifty thousand times as chance might have had it, shape [50,000].
 
-    Images are drawn with replacement by group (each its own where none is known). Repetitions are too few for that, so
-    they are mixed such that the draws lie about the mean as Student's t does with one degree of freedom less than there
-    are repetitions; of a single one its networks take their place, and nothing is known of the next. Draws of all
-    training sets mix alike, so the difference of two is that of a paired test. See ADR 19.
+    Chance has two parts, which are added. Other images: a Bayesian bootstrap (Rubin, Annals of Statistics 1981) gives
+    every group a random weight (each image its own where no groups are known), and no class is ever lost. Other
+    repetitions: too few for a bootstrap, so they are mixed such that the draws lie about their mean as Student's t does
+    with one degree of freedom less than there are repetitions; of a single one its networks take their place, and
+    nothing is known of the next. All training sets are weighted and mixed alike, so the difference of two is that of a
+    paired test. See ADR 19.
 
     The same seed gives the same draws of the same images, and mixes as many repetitions (or networks) alike. Draws can
     lie below 0 and above 1.
@@ -205,41 +207,47 @@ def draws_of_balanced_accuracy(
     """
     hits = np.array(guesses) == images.labels  # [repetitions, networks, images]
     units = hits.mean(axis=1) if len(hits) > 1 else hits[0].astype(np.float64)
-    found = _with_other_images(units, images, np.random.default_rng(seed))
+    is_class = np.eye(len(images.class_names))[images.labels]
+    is_class = is_class[:, is_class.any(axis=0)]
+    observed = (units @ is_class / is_class.sum(axis=0)).mean(axis=1)
+    elsewhere = _with_other_images(units.mean(axis=0), is_class, images.groups, np.random.default_rng(seed))
     # Apart, so that images are drawn alike whatever judged them.
     mixtures = _mixtures(len(units), np.random.default_rng([seed, len(units)]))
-    draws: NDArray[np.float64] = np.einsum("dmu,du->dm", mixtures, found).ravel()
+    draws: NDArray[np.float64] = (elsewhere[:, None] + mixtures @ observed).ravel()
     return draws
 
 
 def _with_other_images(
-    hits: NDArray[np.float64], images: LabelledImages, draw: np.random.Generator
+    hits: NDArray[np.float64], is_class: NDArray[np.float64], groups: NDArray[np.str_] | None, draw: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Balanced accuracy of each row of `hits`, [units, images], with images drawn again by group: [1000, units]."""
-    truth, groups = images.labels, images.groups
-    members = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    """Balanced accuracy with other images, [1000]: of `hits`, how often each was recognized, [images].
+
+    Few groups are too few as few repetitions are, so here too a draw is as far from the mean as Student's t.
+    """
+    members = np.arange(len(hits)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(members.max()) + 1
-    is_class = np.eye(len(images.class_names))[truth]
     values = []
     for _ in range(0, _RESAMPLES, _RESAMPLES_AT_ONCE):
-        weight = draw.multinomial(count, np.full(count, 1 / count), _RESAMPLES_AT_ONCE)[:, members]
-        present = (weight @ is_class)[:, None]  # [draws, 1, classes]
-        found = np.stack([(weight * unit) @ is_class for unit in hits], axis=1)
-        recall = np.divide(found, present, out=np.full_like(found, np.nan), where=present > 0)
-        values.append(np.nanmean(recall, axis=2))
-    return np.concatenate(values)
+        weight = draw.standard_exponential((_RESAMPLES_AT_ONCE, count))[:, members]
+        values.append(((weight * hits) @ is_class / (weight @ is_class)).mean(axis=1))
+    mean = (hits @ is_class / is_class.sum(axis=0)).mean()
+    freedom = max(count - 1, 1)
+    found: NDArray[np.float64] = mean + (np.concatenate(values) - mean) * np.sqrt(
+        (count + 1) / draw.chisquare(freedom, _RESAMPLES)
+    )
+    return found
 
 
 def _mixtures(units: int, draw: np.random.Generator) -> NDArray[np.float64]:
-    """Shares that add up to 1, [1000, 10, units]: the mean of numbers so mixed is their mean plus its standard error
-    times Student's t of `units - 1` degrees of freedom. A single unit stays as it is."""
-    shape = (_RESAMPLES, _MIXTURES_OF_EACH)
+    """Weights that add up to 0, [1000, 50, units]: numbers so weighted add up to the standard error of their mean times
+    Student's t of `units - 1` degrees of freedom, to either side alike. A single unit tells of no error."""
     if units == 1:
-        return np.ones((*shape, 1))
+        return np.zeros((_RESAMPLES, _MIXTURES_OF_EACH, 1))
+    shape = (_RESAMPLES, _MIXTURES_OF_EACH // 2)
     normal = draw.standard_normal((*shape, units))
     normal -= normal.mean(axis=2, keepdims=True)
-    mixtures: NDArray[np.float64] = 1 / units + normal / np.sqrt(units * draw.chisquare(units - 1, (*shape, 1)))
-    return mixtures
+    normal /= np.sqrt(units * draw.chisquare(units - 1, (*shape, 1)))
+    return np.concatenate([normal, -normal], axis=1)
 
 
 def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> Difference:

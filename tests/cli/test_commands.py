@@ -184,7 +184,7 @@ def test_packages_and_own_images_train_together(products: dict[str, str], place:
 
 
 def test_reproduce_tells_both_figures_and_ends_with_the_verdict(products: dict[str, str], place: Path) -> None:
-    common = ("reproduce", products["package"], "--test", f"{place / 'films.npz'}#val", "--networks", "2")
+    common = ("reproduce", products["package"], "--test", f"{place / 'films.npz'}#val", "--networks", "3")
     told = medistill(*common, "--json")
     answer = json.loads(told.stdout)
     assert told.exit_code == (0 if answer["agrees"] else 1)

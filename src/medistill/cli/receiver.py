@@ -157,7 +157,7 @@ def train(
 def reproduce(
     package: PackageFile,
     test: Annotated[str, typer.Option("--test", help="Labelled images to judge on (npz, folder, zip, csv; #split).")],
-    networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=1)] = 5,
+    networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=3)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,
     allow_unsigned: AllowUnsigned = False,
     require_trusted: RequireTrusted = False,
