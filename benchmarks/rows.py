@@ -92,6 +92,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 # What stands beside the ConvNet of width 64: at that width a ResNet-18 or a VGG-11 costs a core minutes a network.
 UNSEEN: dict[Architecture, int] = {"resnet18": 16, "resnet18bn": 16, "vgg11": 16, "vit": 64}
+_Said = dict[int, list[NDArray[np.uint8]]]  # by seed, a class for every test image from each network
 CHOSEN = ("random", "herding", "k-center")
 FULL = ("full-natural", "full-balanced")
 
@@ -242,20 +243,24 @@ def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
             for row, found in said.items():
                 flat = [guess for networks in found.values() for guess in networks]
                 method, network, unseen = row.partition("@")
-                ours = said.get(f"ours{network}{unseen}", {})
-                shared, above = sorted(ours.keys() & found.keys()), ""
-                if method != "ours" and shared:
-                    draws = [
-                        metrics.draws_of_balanced_accuracy([each[seed] for seed in shared], test, seed=0)
-                        for each in (ours, found)
-                    ]
-                    above = f"   ours above by {points(metrics.difference(*draws))}"
-                    above += "" if len(shared) > 1 else " with this seed"
+                above = "" if method == "ours" else _above(said.get(f"ours{network}{unseen}", {}), found, test)
                 lines.append(f"{row:18} {_balanced(test, flat)}   seeds {len(found)}{above}")
     return "\n".join(lines).strip()
 
 
-def _said(done: dict[str, Any], images: str, ipc: int, row: str) -> dict[int, list[NDArray[np.uint8]]]:
+def _above(ours: _Said, found: _Said, test: LabelledImages) -> str:
+    """By how much ours lies above another row, with the seeds that both have."""
+    shared = sorted(ours.keys() & found.keys())
+    if not shared:
+        return ""
+    draws = [
+        metrics.draws_of_balanced_accuracy([each[seed] for seed in shared], test, seed=0) for each in (ours, found)
+    ]
+    seeds = "" if len(shared) > 1 else " with this seed"
+    return f"   ours above by {points(metrics.difference(*draws))}{seeds}"
+
+
+def _said(done: dict[str, Any], images: str, ipc: int, row: str) -> _Said:
     keys = {seed: _key(images, ipc, row, seed) for seed in range(10)}
     return {
         seed: [array_from_text(text, "u1") for text in done[key]["said"]] for seed, key in keys.items() if key in done
