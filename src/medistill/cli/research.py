@@ -129,7 +129,7 @@ def study(
     rounds: Annotated[
         str, typer.Option("--rounds", help="Rounds of federated averaging, with commas between; empty for none.")
     ] = "1,10,100",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repetitions of everything.")] = 2,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repetitions of everything.")] = 3,
     skewed: Annotated[
         bool, typer.Option("--skewed/--no-skewed", help="Also with large hospitals that see different classes.")
     ] = True,

@@ -21,7 +21,7 @@ class Inquiry:
 
     own: tuple[int, ...] = (5, 10, 20, 50)
     rounds: tuple[int, ...] = (1, 10, 100)
-    seeds: int = 2
+    seeds: int = 3
     skewed: bool = True
     shifted: str | None = None
     final: bool = False
