@@ -28,7 +28,7 @@ from medistill.networks import build
 from medistill.recipe import Recipe
 from medistill.synthetic import SyntheticSet, starting_set
 from medistill.train import TrainingSet
-from toys import TRANSFORM, Watch, films, recipe
+from toys import TRANSFORM, Watch, films, grow_old, recipe
 
 VALIDATION, JUDGED = films((6, 6), seed=1), films((15, 15), seed=2)
 
@@ -249,7 +249,8 @@ def test_a_damaged_network_is_trained_again(tmp_path, kept):
     before = {path.name: load(path.read_bytes())["params"] for path in tmp_path.iterdir()}
     (damaged,) = tmp_path.glob("distilled-final-1-*")
     damaged.write_bytes(damaged.read_bytes()[:kept])
-    (tmp_path / "half.partial").write_bytes(b"half")
+    (half := tmp_path / "half.partial").write_bytes(b"half")
+    grow_old(half)
     watch = Watch()
     assert rows(recipe(), tmp_path, watch) == found
     assert watch.advanced == 4 * 4  # four images, four epochs

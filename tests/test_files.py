@@ -1,7 +1,6 @@
 import errno
 import math
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from medistill.files import (
     write_json,
 )
 from medistill.files import write_whole as write
+from toys import grow_old
 
 
 def refusing(number: int):
@@ -83,18 +83,12 @@ def test_only_what_interrupted_writes_left_is_removed(tmp_path):
     left = [tmp_path / "a.bin.123.partial", tmp_path / "deep" / "b.9.partial"]
     for path in kept + left:
         write(path, b"content")
-        age(path)
+        grow_old(path)
     (tmp_path / "folder.partial").mkdir()
-    age(tmp_path / "folder.partial")
+    grow_old(tmp_path / "folder.partial")
     write(being_written := tmp_path / "c.bin.7.partial", b"cont")
     remove_partials(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted([*kept, being_written])
-
-
-def age(path: Path) -> None:
-    """As if nobody had written to it for two hours."""
-    long_ago = time.time() - 7200
-    os.utime(path, (long_ago, long_ago))
 
 
 def test_a_folder_is_whole_or_absent(tmp_path):

@@ -9,7 +9,7 @@ from medistill.images import LabelledImages
 from medistill.jobs import Silence
 from medistill.recipe import Recipe
 from medistill.teachers import train_teachers
-from toys import TRANSFORM, PowerCut, Watch, films, recipe
+from toys import TRANSFORM, PowerCut, Watch, films, grow_old, recipe
 
 FILMS = 24
 HOW = {"teachers.momentum": 0.9, "teachers.average": 0.5}
@@ -95,7 +95,8 @@ def test_a_truncated_epoch_is_trained_again_to_the_same_bytes(tmp_path, uninterr
         trained(tmp_path, progress=Watch(power_fails_after=2 * FILMS))
     epoch = tmp_path / "teacher-0000" / "epoch-0001.safetensors"
     epoch.write_bytes(epoch.read_bytes()[:kept])
-    (tmp_path / "teacher-0001.safetensors.77.partial").write_bytes(b"half")
+    (half := tmp_path / "teacher-0001.safetensors.77.partial").write_bytes(b"half")
+    grow_old(half)
     trained(tmp_path)
     assert contents(tmp_path) == contents(uninterrupted)
 
