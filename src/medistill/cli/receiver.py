@@ -157,7 +157,9 @@ def train(
 def reproduce(
     package: PackageFile,
     test: Annotated[str, typer.Option("--test", help="Labelled images to judge on (npz, folder, zip, csv; #split).")],
-    networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=3)] = 5,
+    networks: Annotated[
+        int, typer.Option("--networks", help="How many fresh networks; of two, nothing can be said.", min=3)
+    ] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,
     allow_unsigned: AllowUnsigned = False,
     require_trusted: RequireTrusted = False,

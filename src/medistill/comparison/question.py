@@ -91,7 +91,8 @@ def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
 
 
 def quickened(recipe: Recipe) -> Recipe:
-    """The recipe for a table in little time: everybody gets less of what takes it, and only the recipe's network."""
+    """The recipe for a table in little time: everybody gets less of what takes it, and only the recipe's network;
+    trajectories are matched from early stretches to late ones."""
     settings = recipe.model_dump()
     most = {
         ("teachers", "count"): 4,
