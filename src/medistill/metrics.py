@@ -210,32 +210,30 @@ def draws_of_balanced_accuracy(
     is_class = np.eye(len(images.class_names))[images.labels]
     is_class = is_class[:, is_class.any(axis=0)]
     observed = (units @ is_class / is_class.sum(axis=0)).mean(axis=1)
-    elsewhere = _with_other_images(units.mean(axis=0), is_class, images.groups, np.random.default_rng(seed))
+    other_images = _by_other_images(units.mean(axis=0), is_class, images.groups, np.random.default_rng(seed))
     # Apart, so that images are drawn alike whatever judged them.
     mixtures = _mixtures(len(units), np.random.default_rng([seed, len(units)]))
-    draws: NDArray[np.float64] = (elsewhere[:, None] + mixtures @ observed).ravel()
+    draws: NDArray[np.float64] = (observed.mean() + other_images[:, None] + mixtures @ observed).ravel()
     return draws
 
 
-def _with_other_images(
+def _by_other_images(
     hits: NDArray[np.float64], is_class: NDArray[np.float64], groups: NDArray[np.str_] | None, draw: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Balanced accuracy with other images, [1000]: of `hits`, how often each was recognized, [images].
+    """What other images would add to balanced accuracy, [1000]; `hits` is how often each was recognized, [images].
 
     Few groups are too few as few repetitions are, so here too a draw is as far from the mean as Student's t.
     """
     members = np.arange(len(hits)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(members.max()) + 1
+    found = is_class * (hits[:, None] - hits @ is_class / is_class.sum(axis=0))
     values = []
     for _ in range(0, _RESAMPLES, _RESAMPLES_AT_ONCE):
         weight = draw.standard_exponential((_RESAMPLES_AT_ONCE, count))[:, members]
-        values.append(((weight * hits) @ is_class / (weight @ is_class)).mean(axis=1))
-    mean = (hits @ is_class / is_class.sum(axis=0)).mean()
-    freedom = max(count - 1, 1)
-    found: NDArray[np.float64] = mean + (np.concatenate(values) - mean) * np.sqrt(
-        (count + 1) / draw.chisquare(freedom, _RESAMPLES)
-    )
-    return found
+        values.append((weight @ found / (weight @ is_class)).mean(axis=1))
+    wider = np.sqrt((count + 1) / draw.chisquare(max(count - 1, 1), _RESAMPLES))
+    added: NDArray[np.float64] = wider * np.concatenate(values)
+    return added
 
 
 def _mixtures(units: int, draw: np.random.Generator) -> NDArray[np.float64]:
