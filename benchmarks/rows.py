@@ -10,7 +10,7 @@ rates and number of outer steps; what else a method asks for is listed in `METHO
     python -m benchmarks.rows --data FOLDER --work runs/rows --only cxr4-32/ipc10 --minutes 60   some of it
     python -m benchmarks.rows --data FOLDER --table
 
-Whether one method is above another is told by the interval of `metrics.difference`.
+Whether one method is above another is told by the interval of `intervals.difference`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medistill import metrics, pipeline
+from medistill import intervals, metrics, pipeline
 from medistill.comparison import Question
 from medistill.comparison.contenders import Contenders
 from medistill.evaluate import Arm, commonest, full_arms, judge_arms, synthetic_arm
@@ -255,10 +255,10 @@ def _above(ours: _Said, found: _Said, test: LabelledImages) -> str:
     if not shared:
         return ""
     draws = [
-        metrics.draws_of_balanced_accuracy([each[seed] for seed in shared], test, seed=0) for each in (ours, found)
+        intervals.draws_of_balanced_accuracy([each[seed] for seed in shared], test, seed=0) for each in (ours, found)
     ]
     seeds = "" if len(shared) > 1 else " with this seed"
-    return f"   ours above by {points(metrics.difference(*draws))}{seeds}"
+    return f"   ours above by {points(intervals.difference(*draws))}{seeds}"
 
 
 def _said(done: dict[str, Any], images: str, ipc: int, row: str) -> _Said:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import medistill.comparison.contenders
-import medistill.metrics
+import medistill.intervals
 from medistill.buffer import Buffer
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
 from medistill.comparison.cells import OF_TRAJECTORIES, cell_path, recall
@@ -32,7 +32,7 @@ QUICK = {"pretrain.steps": 4, "pretrain.batch_size": 8, "evaluate.networks": 1, 
 @pytest.fixture(scope="module", autouse=True)
 def intervals_take_no_time():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(medistill.metrics, "_RESAMPLES", 100)
+        patch.setattr(medistill.intervals, "_RESAMPLES", 100)
         yield
 
 

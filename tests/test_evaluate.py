@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load
 
 import medistill.evaluate
-import medistill.metrics
+import medistill.intervals
 from medistill.errors import MatchingError, RecipeError
 from medistill.evaluate import (
     Arm,
@@ -35,7 +35,7 @@ VALIDATION, JUDGED = films((6, 6), seed=1), films((15, 15), seed=2)
 
 @pytest.fixture(autouse=True)
 def intervals_take_no_time(monkeypatch) -> None:
-    monkeypatch.setattr(medistill.metrics, "_RESAMPLES", 100)
+    monkeypatch.setattr(medistill.intervals, "_RESAMPLES", 100)
 
 
 def made(toy: Recipe, real: LabelledImages | None = None) -> SyntheticSet:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from medistill import metrics
+from medistill import intervals, metrics
 from medistill.evidence import Figure, Interval, Utility
 from toys import films
 
@@ -12,8 +12,8 @@ from toys import films
 def utility() -> Utility:
     judged = films()
     said = [[metrics.Answers.of(np.full((len(judged), 2), 0.5, np.float32), judged)] * 2]
-    draws = metrics.draws_of(said, judged, seed=0)
-    row = metrics.row("random", "convnet", "test", 4, "hard", 0.1, said, judged, draws)
+    interval = intervals.interval_of(intervals.draws_of(said, judged, seed=0))
+    row = metrics.row("random", "convnet", "test", 4, "hard", 0.1, said, judged, interval)
     return Utility(
         split="test",
         judged_images=len(judged),

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-import medistill.metrics
+import medistill.intervals
 from medistill.errors import RecipeError, SourceError
 from medistill.evidence import Study
 from medistill.images import LabelledImages
@@ -23,7 +23,7 @@ SMALL = Inquiry(own=(1, 2), rounds=(1, 3), seeds=2, skewed=True)
 @pytest.fixture(scope="module", autouse=True)
 def intervals_take_no_time():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(medistill.metrics, "_RESAMPLES", 100)
+        patch.setattr(medistill.intervals, "_RESAMPLES", 100)
         yield
 
 

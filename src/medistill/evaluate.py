@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from medistill import metrics
+from medistill import intervals, metrics
 from medistill.errors import MatchingError, RecipeError
 from medistill.evidence import Labels, Row
 from medistill.files import remove_partials
@@ -260,7 +260,7 @@ def row_of(bench: Bench, said: Judged, judged: LabelledImages, split: str) -> Ro
         judged: of these images.
         split: what those are called.
     """
-    draws = metrics.draws_of([said.answers], judged, bench.recipe.seed_for("evaluate/interval"))
+    draws = intervals.draws_of([said.answers], judged, bench.recipe.seed_for("evaluate/interval"))
     return metrics.row(
         said.arm.name,
         str(said.arm.architecture),
@@ -270,15 +270,15 @@ def row_of(bench: Bench, said: Judged, judged: LabelledImages, split: str) -> Ro
         said.rate,
         [said.answers],
         judged,
-        draws,
+        intervals.interval_of(draws),
     )
 
 
 def majority(training: LabelledImages, judged: LabelledImages, split: str) -> Row:
     """The floor: always answer the commonest class of the training images."""
     said = [[commonest(training, judged)]]
-    draws = metrics.draws_of(said, judged, seed=0)
-    return metrics.row("majority", "none", split, len(training), "hard", None, said, judged, draws)
+    interval = intervals.interval_of(intervals.draws_of(said, judged, seed=0))
+    return metrics.row("majority", "none", split, len(training), "hard", None, said, judged, interval)
 
 
 def commonest(training: LabelledImages, judged: LabelledImages) -> metrics.Answers:

@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from medistill.errors import MatchingError
-from medistill.evidence import Detail, Difference, Figure, Interval, Labels, Row
+from medistill.evidence import Detail, Figure, Interval, Labels, Row
 from medistill.images import LabelledImages
 
 Probabilities = NDArray[np.float32]
 Guess = NDArray[np.integer[Any]]
 """One class for every judged image, from one network."""
 
-_RESAMPLES = 1000
-_RESAMPLES_AT_ONCE = 100
-_MIXTURES_OF_EACH = 50  # of repetitions, for every draw of images: the ends of Student's t want many
 _CALIBRATION_BINS = 15
 _FALSE_POSITIVES = np.linspace(0, 1, 101)
 
@@ -111,7 +108,7 @@ def row(
     rate: float | None,
     said: Sequence[Sequence[Answers]],
     images: LabelledImages,
-    draws: NDArray[np.float64],
+    interval: Interval,
 ) -> Row:
     """Summarize what several networks said about the same images.
 
@@ -125,14 +122,13 @@ def row(
         said: the answers of each network, repetition by repetition: those of one share a seed, and so the images that
             they learned from.
         images: the judged images, whose labels are the truth.
-        draws: of their balanced accuracy, see `draws_of_balanced_accuracy`.
+        interval: of their balanced accuracy, see `medistill.intervals`.
     """
     truth, classes = images.labels, len(images.class_names)
     answers = [each for repetition in said for each in repetition]
     guesses = [each.guess for each in answers]
     sensitivity = np.array([_recall(truth, guess, classes) for guess in guesses])
     specificity = np.array([_specificity(truth, guess, classes) for guess in guesses])
-    low, high = bounds(draws).clip(0, 1)
     return Row(
         name=name,
         architecture=architecture,
@@ -145,7 +141,7 @@ def row(
         auc=Figure.of([each.auc for each in answers]),
         macro_f1=Figure.of([sk.f1_score(truth, guess, average="macro", zero_division=0.0) for guess in guesses]),
         calibration_error=Figure.of([each.calibration_error for each in answers]),
-        balanced_accuracy_interval=Interval(low=low, high=high),
+        balanced_accuracy_interval=interval,
         sensitivity=_per_class(images.class_names, sensitivity),
         specificity=_per_class(images.class_names, specificity),
         harmonic_mean=Figure.of(np.nanmean(_harmonic_mean(sensitivity, specificity), axis=1)),
@@ -177,92 +173,6 @@ def detail(said: Sequence[Answers], images: LabelledImages) -> Detail:
 def balanced_accuracy(truth: NDArray[np.int64], guess: Guess, classes: int) -> float:
     """The mean over the classes that occur of the share of their images that were recognized."""
     return float(np.nanmean(_recall(truth, guess, classes)))
-
-
-def draws_of(said: Sequence[Sequence[Answers]], images: LabelledImages, seed: int) -> NDArray[np.float64]:
-    """`draws_of_balanced_accuracy` of what networks took the images for."""
-    guesses = [[each.guess for each in repetition] for repetition in said]
-    return draws_of_balanced_accuracy(guesses, images, seed)
-
-
-def draws_of_balanced_accuracy(
-    guesses: Sequence[Sequence[Guess]], images: LabelledImages, seed: int
-) -> NDArray[np.float64]:
-    """Balanced accuracy, averaged over networks, fifty thousand times as chance might have had it, shape [50,000].
-
-    Chance has two parts, which are added. Other images: a Bayesian bootstrap (Rubin, Annals of Statistics 1981) gives
-    every group a random weight (each image its own where no groups are known), and no class is ever lost. Other
-    repetitions: too few for a bootstrap, so they are mixed such that the draws lie about their mean as Student's t does
-    with one degree of freedom less than there are repetitions; of a single one its networks take their place, and
-    nothing is known of the next. All training sets are weighted and mixed alike, so the difference of two is that of a
-    paired test. See ADR 19.
-
-    The same seed gives the same draws of the same images, and mixes as many repetitions (or networks) alike. Draws can
-    lie below 0 and above 1.
-
-    Args:
-        guesses: one class for every image, from each network of each repetition, of which all have equally many.
-        images: the judged images, whose labels are the truth.
-        seed: of the draws.
-    """
-    hits = np.array(guesses) == images.labels  # [repetitions, networks, images]
-    units = hits.mean(axis=1) if len(hits) > 1 else hits[0].astype(np.float64)
-    is_class = np.eye(len(images.class_names))[images.labels]
-    is_class = is_class[:, is_class.any(axis=0)]
-    observed = (units @ is_class / is_class.sum(axis=0)).mean(axis=1)
-    other_images = _by_other_images(units.mean(axis=0), is_class, images.groups, np.random.default_rng(seed))
-    # Apart, so that images are drawn alike whatever judged them.
-    mixtures = _mixtures(len(units), np.random.default_rng([seed, len(units)]))
-    draws: NDArray[np.float64] = (observed.mean() + other_images[:, None] + mixtures @ observed).ravel()
-    return draws
-
-
-def _by_other_images(
-    hits: NDArray[np.float64], is_class: NDArray[np.float64], groups: NDArray[np.str_] | None, draw: np.random.Generator
-) -> NDArray[np.float64]:
-    """What other images would add to balanced accuracy, [1000]; `hits` is how often each was recognized, [images].
-
-    Few groups are too few as few repetitions are, so here too a draw is as far from the mean as Student's t.
-    """
-    members = np.arange(len(hits)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    count = int(members.max()) + 1
-    found = is_class * (hits[:, None] - hits @ is_class / is_class.sum(axis=0))
-    values = []
-    for _ in range(0, _RESAMPLES, _RESAMPLES_AT_ONCE):
-        weight = draw.standard_exponential((_RESAMPLES_AT_ONCE, count))[:, members]
-        values.append((weight @ found / (weight @ is_class)).mean(axis=1))
-    wider = np.sqrt((count + 1) / draw.chisquare(max(count - 1, 1), _RESAMPLES))
-    added: NDArray[np.float64] = wider * np.concatenate(values)
-    return added
-
-
-def _mixtures(units: int, draw: np.random.Generator) -> NDArray[np.float64]:
-    """Weights that add up to 0, [1000, 50, units]: numbers so weighted add up to the standard error of their mean times
-    Student's t of `units - 1` degrees of freedom, to either side alike. A single unit tells of no error."""
-    if units == 1:
-        return np.zeros((_RESAMPLES, _MIXTURES_OF_EACH, 1))
-    shape = (_RESAMPLES, _MIXTURES_OF_EACH // 2)
-    normal = draw.standard_normal((*shape, units))
-    normal -= normal.mean(axis=2, keepdims=True)
-    normal /= np.sqrt(units * draw.chisquare(units - 1, (*shape, 1)))
-    return np.concatenate([normal, -normal], axis=1)
-
-
-def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> Difference:
-    """How far one training set lies above another in balanced accuracy: the 95 % interval, both paired draw by draw.
-
-    Args:
-        one: draws of the one, see `draws_of_balanced_accuracy`.
-        other: draws of the other, with the same seed and of the same images.
-    """
-    low, high = bounds(one - other).clip(-1, 1)
-    return Difference(low=low, high=high)
-
-
-def bounds(draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where 95 % of the draws lie: the lowest and the highest, [2]."""
-    ends: NDArray[np.float64] = np.percentile(draws, [2.5, 97.5])
-    return ends
 
 
 def auc(truth: NDArray[np.int64], probabilities: Probabilities) -> float:

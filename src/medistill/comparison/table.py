@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medistill import metrics, pipeline
+from medistill import intervals, metrics, pipeline
 from medistill.comparison.cells import Cell, Finding, cell_path, keep, lacking, recall
 from medistill.comparison.contenders import Contenders
 from medistill.comparison.pages import write_pages
@@ -113,10 +113,10 @@ def _rows(
 ) -> Iterator[Compared]:
     """Every line's row, held against the line it is to be held against."""
     seed = opened.recipe.seed_for("evaluate/interval")
-    draws = {key: metrics.draws_of([each.answers for each in line], judged, seed) for key, line in lines.items()}
+    draws = {key: intervals.draws_of([each.answers for each in line], judged, seed) for key, line in lines.items()}
     for key, line in _in_order(lines):
         reference = _reference(opened, against, key, lines)
-        above = None if reference is None else metrics.difference(draws[key], draws[reference])
+        above = None if reference is None else intervals.difference(draws[key], draws[reference])
         yield _row(key, line, draws[key], above, judged, split)
 
 
@@ -169,7 +169,7 @@ def _row(
         rates.pop() if len(rates) == 1 else None,
         answers,
         judged,
-        draws,
+        intervals.interval_of(draws),
     )
     return Compared(
         **row.model_dump(),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medistill import metrics, pipeline
+from medistill import intervals, metrics, pipeline
 from medistill.evidence import Help, Helped, Scenario, Sharing, Study
 from medistill.files import write_json, write_whole
 from medistill.images import LabelledImages
@@ -112,7 +112,7 @@ def _rows(recipe: Recipe, lines: Sequence[Sequence[Attempt]], judged: LabelledIm
     chance = 1 / len(judged.class_names)
     means, draws, rows = {0: chance}, {0: np.array(chance)}, []
     for line in sorted(lines, key=lambda line: (_IN_ORDER.index(line[0].help), line[0].own, line[0].rounds or 0)):
-        reached = metrics.draws_of([attempt.answers for attempt in line], judged, seed)
+        reached = intervals.draws_of([attempt.answers for attempt in line], judged, seed)
         row = _row(recipe, line, judged, split, reached)
         mean = row.balanced_accuracy.mean
         if row.help == "alone":
@@ -128,7 +128,8 @@ def _row(
 ) -> Helped:
     first, architecture, rate = line[0], recipe.network.architecture, recipe.evaluate.rates[0]
     said = [attempt.answers for attempt in line]
-    row = metrics.row(first.help, architecture, split, first.images, first.labels, rate, said, judged, draws)
+    interval = intervals.interval_of(draws)
+    row = metrics.row(first.help, architecture, split, first.images, first.labels, rate, said, judged, interval)
     return Helped(
         **row.model_dump(),
         scenario=first.scenario,

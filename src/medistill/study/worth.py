@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medistill.evidence import Worth
-from medistill.metrics import bounds
+from medistill.intervals import bounds
 
 _NUMBERS_TRIED = 101
 
@@ -21,7 +21,7 @@ def worth(
     which the difference between help and own images alone may be 0.
 
     Args:
-        reached: balanced accuracy with help, draw by draw, see `metrics.draws_of`.
+        reached: balanced accuracy with help, draw by draw, see `intervals.draws_of`.
         alone: the same draws of own images alone, by how many of each class; 0 is chance, one number for all.
         mean: balanced accuracy with help.
         means: balanced accuracy of own images alone, by how many of each class; 0 is chance.
