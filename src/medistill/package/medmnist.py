@@ -22,7 +22,7 @@ def render(images: Images, labels: HardOrSoft) -> bytes:
     Intensities are cut to 0..1 and rounded to 8 bits, soft labels to their most probable class, as in the previews.
     """
     classes = labels if labels.ndim == 1 else labels.argmax(axis=1)
-    pixels = eight_bits(images).transpose(0, 2, 3, 1)
+    pixels = np.stack([eight_bits(image) for image in images]).transpose(0, 2, 3, 1)  # one by one, for memory's sake
     numbers = classes.astype(np.uint8) if classes.max() < 256 else classes.astype(np.uint16)
     return archive.build(
         {

@@ -48,12 +48,13 @@ def _stored(images: Images, form: ImageForm) -> NDArray[np.generic]:
 
 
 def _decoded(stored: NDArray[np.generic], form: ImageForm) -> Images:
-    values = stored.astype(np.float32)
+    values = stored.astype(np.float32, copy=False)
     if form.range is None:
         return values
     low, step = _scale(form.range)
-    intensities: Images = low + values * step
-    return intensities
+    values *= step
+    values += low
+    return values
 
 
 def _scale(span: PixelRange) -> tuple[np.float32, np.float32]:
