@@ -124,7 +124,8 @@ def run_jobs(
         _end_pool()
         raise StorageError(
             "A worker process was ended by the system, most likely for want of memory. Lower machine.processes or the "
-            "batch sizes, and run the same command again: what was finished is kept."
+            "batch sizes, and run the same command again: what was finished is kept. (A script of your own must work "
+            'under `if __name__ == "__main__":`, or its workers run the script once more and end.)'
         ) from error
     except BaseException:
         _end_pool()
