@@ -72,6 +72,7 @@ DIALS: dict[str, dict[str, Any]] = {
     "with/four films an image": {"distill.formation": 2, "distill.enlarging": "bilinear"},
     "with/four films an image, by cosines": {"distill.formation": 2, "distill.enlarging": "cosine"},
     "with/TESLA's gradient": {"distill.gradient": "tesla"},
+    **{f"with/smoothness {power}": {"distill.smoothness": power} for power in (0.5, 1.0, 2.0)},
 }
 _NETWORKS = 10
 

@@ -14,6 +14,7 @@ import medistill.distill
 import medistill.evaluate
 import medistill.objectives
 from medistill.buffer import Buffer, write_trajectory
+from medistill.canvas import canvas_of, painted
 from medistill.distill import Distilled, distill, finished
 from medistill.errors import MatchingError, RecipeError, StorageError
 from medistill.images import LabelledImages, Splits
@@ -93,6 +94,7 @@ VARIANTS = [
     {"distill.optimizer": "sgd", "distill.image_momentum": 0.5},
     {"distill.optimizer": "sgd", "distill.image_momentum": 0.0},
     {"distill.learn_labels": True, "distill.ema": 0.5, "distill.batch_size": 3},
+    {"distill.smoothness": 1.0, "distill.formation": 2},
 ]
 
 
@@ -233,18 +235,27 @@ def one_step(monkeypatch, buffer: Buffer, folder: Path, **changes: Any) -> tuple
 def test_gradient_descent_moves_pixels_against_the_exact_gradient(tmp_path, buffer, monkeypatch):
     after, known = one_step(monkeypatch, buffer, tmp_path, **{"distill.optimizer": "sgd", "distill.image_rate": 3.0})
     expected = known.calls[0]["images"] - 3.0 * known.found[0].images
-    assert torch.allclose(after["images"], expected, atol=1e-7)
-    assert not torch.equal(after["images"], known.calls[0]["images"])
+    assert torch.allclose(after["canvas"], expected, atol=1e-7)
+    assert not torch.equal(after["canvas"], known.calls[0]["images"])
 
 
 def test_adam_moves_every_pixel_by_at_most_the_image_rate(tmp_path, buffer, monkeypatch):
     after, known = one_step(monkeypatch, buffer, tmp_path, **{"distill.image_rate": 0.03})
-    moved = known.calls[0]["images"] - after["images"]
+    moved = known.calls[0]["images"] - after["canvas"]
     slope = known.found[0].images
     clear = slope.abs() > 1e-5
     assert clear.float().mean() > 0.2
     assert torch.allclose(moved[clear], 0.03 * slope[clear].sign(), atol=1e-4)
     assert moved.abs().max() < 0.0301
+
+
+def test_on_a_smooth_canvas_cosines_move_against_the_gradient_that_reaches_them(tmp_path, buffer, monkeypatch):
+    smooth = {"distill.optimizer": "sgd", "distill.image_rate": 3.0, "distill.smoothness": 1.0}
+    after, known = one_step(monkeypatch, buffer, tmp_path, **smooth)
+    canvas = canvas_of(known.calls[0]["images"], 1).requires_grad_()
+    (slope,) = torch.autograd.grad(painted(canvas, 1), canvas, known.found[0].images)
+    assert torch.allclose(after["canvas"], canvas - 3.0 * slope, atol=1e-6)
+    assert torch.allclose(after["average"], painted(after["canvas"], 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -301,12 +312,12 @@ def test_an_averaged_set_follows_its_images_at_the_stated_pace(tmp_path, buffer,
     gradients = watched(monkeypatch)
     distilled(recipe({"distill.ema": 0.75}), buffer, tmp_path)
     after = load_file(tmp_path / CHECKPOINT)
-    walk = [call["images"] for call in gradients.calls] + [after["images"]]
+    walk = [call["images"] for call in gradients.calls] + [after["canvas"]]
     average = walk[0]
     for images in walk[1:]:
         average = 0.75 * average + 0.25 * images
     assert torch.allclose(after["average"], average, atol=1e-6)
-    assert not torch.allclose(after["average"], after["images"], atol=1e-4)
+    assert not torch.allclose(after["average"], after["canvas"], atol=1e-4)
 
 
 def test_what_is_judged_and_kept_is_the_average(tmp_path, buffer, monkeypatch):

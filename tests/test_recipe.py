@@ -69,6 +69,7 @@ OTHER = {
     "teachers.surrogate_gap": 0.5,
     "distill.formation": 2,
     "distill.enlarging": "cosine",
+    "distill.smoothness": 2.0,
     "distill.ipc_power": 0.5,
     "distill.min_start_epoch": 1,
     "distill.first_max_start_epoch": 2,

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from medistill.buffer import Buffer
+from medistill.canvas import canvas_of, painted
 from medistill.errors import MatchingError, StorageError
 from medistill.evaluate import Bench, Training, mean_score, network_for, of_every_class, synthetic_arm, train_all
 from medistill.files import remove_partials, storage_errors, write_whole
@@ -32,7 +33,7 @@ from medistill.networks import build
 from medistill.objectives import Point, matched
 from medistill.package import Transform
 from medistill.recipe import DistillSettings, Recipe
-from medistill.shapes import Params
+from medistill.shapes import Images, Params
 from medistill.synthetic import SyntheticSet, starting_set, trusting_logits
 from medistill.train import TrainingSet, predict
 
@@ -149,7 +150,7 @@ class _Learned:
     """Everything that outer steps change, with its way to disk and back."""
 
     _TENSORS = (
-        "images",
+        "canvas",
         "logits",
         "log_rate",
         "average",
@@ -163,7 +164,7 @@ class _Learned:
 
     def __init__(self, settings: DistillSettings, start: SyntheticSet, groups: int) -> None:
         self.settings, self.start = settings, start
-        self.images = start.images.clone()
+        self.canvas = canvas_of(start.images, settings.smoothness, settings.formation).clone()
         self.logits = trusting_logits(start.targets)
         self.log_rate = torch.tensor(math.log(start.inner_rate))
         self.average = start.images.clone()
@@ -180,6 +181,11 @@ class _Learned:
     def targets(self) -> Tensor:
         """A probability of every class for each image."""
         return self.logits.softmax(1) if self.settings.learns_labels else self.start.targets
+
+    @property
+    def images(self) -> Images:
+        """What the canvas shows."""
+        return painted(self.canvas, self.settings.smoothness, self.settings.formation)
 
     @property
     def inner_rate(self) -> float:
@@ -215,7 +221,7 @@ class _Learned:
     def move(self, gradient: Gradient, to_importance: Tensor | None) -> None:
         """One step of the optimizer along a finite gradient."""
         self.importance.grad = to_importance
-        self.images.grad, self.log_rate.grad = gradient.images, gradient.log_rate
+        self.canvas.grad, self.log_rate.grad = gradient.images, gradient.log_rate
         if self.settings.optimizer == "sgd":
             # Adam bounds the step of the log rate by itself; plain descent once threw rates out of the range of floats.
             self.log_rate.grad = gradient.log_rate.clamp(-1, 1)
@@ -264,7 +270,7 @@ class _Learned:
     def _new_optimizer(self) -> torch.optim.Optimizer:
         settings = self.settings
         groups = [
-            {"params": [self.images], "lr": settings.image_rate},
+            {"params": [self.canvas], "lr": settings.image_rate},
             {"params": [self.log_rate], "lr": settings.log_rate_step},
             {"params": [self.logits], "lr": settings.label_rate},
             {"params": [self.importance], "lr": settings.importance_rate},
@@ -306,8 +312,8 @@ def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Lea
     """Move along the objective's gradient; a step whose numbers are not finite changes nothing but the count."""
     learned.step += 1
     admitted = learned.admitted if len(learned.admitted) else None
-    images, formation = learned.images.detach().requires_grad_(), recipe.distill.formation
-    films = unfold(images, formation, recipe.distill.enlarging)
+    canvas, formation = learned.canvas.detach().requires_grad_(), recipe.distill.formation
+    films = unfold(painted(canvas, recipe.distill.smoothness, formation), formation, recipe.distill.enlarging)
     targets = learned.targets.repeat_interleave(formation**2, 0)
     importance = learned.importance if recipe.distill.importance_rate > 0 else None
     point = Point(learned.step, films.detach(), targets, learned.log_rate, admitted, importance)
@@ -315,8 +321,8 @@ def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Lea
     of_films = Gradient(*(getattr(found.gradient, field.name).cpu() for field in fields(Gradient)))
     gradient = replace(
         of_films,
-        images=torch.autograd.grad(films, images, of_films.images)[0],
-        targets=of_films.targets.reshape(len(images), -1, targets.shape[1]).sum(1),
+        images=torch.autograd.grad(films, canvas, of_films.images)[0],
+        targets=of_films.targets.reshape(len(canvas), -1, targets.shape[1]).sum(1),
     )
     parts = (gradient.value, gradient.images, gradient.targets, gradient.log_rate)
     is_finite = all(bool(torch.isfinite(part).all()) for part in parts)

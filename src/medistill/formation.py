@@ -26,9 +26,8 @@ def unfold(images: Images, formation: int, enlarging: Enlarging = "bilinear") ->
     """
     if formation == 1:
         return images
-    n, channels, height, width = images.shape
-    parts = images.reshape(n, channels, formation, height // formation, formation, width // formation)
-    films = parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    height, width = images.shape[2:]
+    films = cut(images, formation)
     if enlarging == "cosine":
         rows, columns = (_enlarging(side, formation, images) for side in (height, width))
         return rows @ films @ columns.T
@@ -50,8 +49,20 @@ def fold(films: Images, formation: int, enlarging: Enlarging = "bilinear") -> Im
         small = rows.T @ films @ columns / formation**2
     else:
         small = functional.avg_pool2d(films, formation)
-    channels, height, width = small.shape[1:]
-    parts = small.reshape(-1, formation, formation, channels, height, width).permute(0, 3, 1, 4, 2, 5)
+    return joined(small, formation)
+
+
+def cut(images: Images, formation: int) -> Images:
+    """The films of every image as they are stored, row by row, [n f f, c, h / f, w / f]."""
+    n, channels, height, width = images.shape
+    parts = images.reshape(n, channels, formation, height // formation, formation, width // formation)
+    return parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+
+
+def joined(films: Images, formation: int) -> Images:
+    """The images that `cut` gives these films of."""
+    channels, height, width = films.shape[1:]
+    parts = films.reshape(-1, formation, formation, channels, height, width).permute(0, 3, 1, 4, 2, 5)
     return parts.flatten(4, 5).flatten(2, 3)
 
 

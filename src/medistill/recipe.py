@@ -133,10 +133,12 @@ class DistillSettings(Section):
     objective can: not by `dm` and `dsa`, which compare class by class. `label_start` is where learned labels begin: at
     their class, or at what the teachers that are right say. A `formation` of f puts f x f films of a smaller side into
     each of the `ipc` images; `enlarging` says how networks see them at the full side, "cosine" as their lowest
-    frequencies. `ipc_power` gives classes images in proportion to that power of their share: 0 the same number each, 1
-    as they occur (see `images_of_each`). With `class_offsets`, the lean of networks that learn from the set is measured
-    on training images and taken off: a number a class, which travels with the set and is added to their logits
-    (`leaning.py`); not said, it is where the objective follows teachers.
+    frequencies. With a `smoothness` above 0 not pixels move but the cosines that images are made of, those of long
+    waves farther (`canvas.py`): coarse things first, fine ones later. `ipc_power` gives classes images in proportion to
+    that power of their share: 0 the same number each, 1 as they occur (see `images_of_each`). With `class_offsets`, the
+    lean of networks that learn from the set is measured on training images and taken off: a number a class, which
+    travels with the set and is added to their logits (`leaning.py`); not said, it is where the objective follows
+    teachers.
     `encoding` is how a package stores a pixel; "measured" takes the smallest that costs no accuracy on validation.
     `real_batch` is how many real images an outer step sees where its objective follows no teacher: of each class, or
     for `soft-label` of all together, every class as often.
@@ -169,6 +171,7 @@ class DistillSettings(Section):
     micro_batch: int | None = Field(None, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
     image_rate: float = Field(0.1, gt=0)
+    smoothness: float = Field(1.0, ge=0, le=4)
     image_momentum: float = Field(0.5, ge=0, lt=1)
     inner_rate: float = Field(0.04, gt=0)
     log_rate_step: float = Field(0.03, ge=0, le=0.5)

@@ -18,11 +18,11 @@ def enlarging_matrix(small: int, large: int) -> NDArray[np.float64]:
     `E.T image E` times (small / large) squared reduces one to its lowest frequencies.
     """
     # An orthonormal transform spreads a brightness over the square root of the pixels: hence the factor.
-    matrix: NDArray[np.float64] = np.sqrt(large / small) * _cosines(large)[:small].T @ _cosines(small)
+    matrix: NDArray[np.float64] = np.sqrt(large / small) * cosines(large)[:small].T @ cosines(small)
     return matrix
 
 
-def _cosines(size: int) -> NDArray[np.float64]:
+def cosines(size: int) -> NDArray[np.float64]:
     """The orthonormal DCT-II of `size` pixels: a frequency a row, the lowest first."""
     angles = np.pi / size * np.outer(np.arange(size), np.arange(size) + 0.5)
     rows: NDArray[np.float64] = np.sqrt(2 / size) * np.cos(angles)
