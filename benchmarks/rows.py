@@ -40,13 +40,7 @@ RESULTS = Path(__file__).with_name("rows.json")
 SETS: dict[str, dict[str, Any]] = {
     "cxr4-32": {"source.path": "cxr4_64.npz", "source.image_size": 32},
     # Half the width, so that four times the pixels ask for about the same arithmetic.
-    "cxr4-64": {
-        "source.path": "cxr4_64.npz",
-        "source.image_size": 64,
-        "network.depth": 4,
-        "network.width": 32,
-        "distill.smoothness": 1.0,
-    },
+    "cxr4-64": {"source.path": "cxr4_64.npz", "source.image_size": 64, "network.depth": 4, "network.width": 32},
     "pneumonia-28": {"source.path": "pneumoniamnist.npz", "source.image_size": 28, "distill.start": "class-noise"},
     "breast-28": {"source.path": "breastmnist.npz", "source.image_size": 28, "distill.start": "class-noise"},
     "mnist-28": {"source.path": "mnist.npz", "source.image_size": 28},
@@ -66,15 +60,14 @@ _PUBLISHED = {  # Cazenavette et al., CVPR 2022 (arXiv 2203.11932); rates from a
     "distill.class_offsets": False,
     "distill.ema": 0.0,
     "distill.optimizer": "sgd",
-    "distill.smoothness": 0.0,
     "distill.image_rate": 1000.0,
     "distill.inner_rate": 0.02,
     "distill.log_rate_step": 0.01,
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "dm": {"distill.objective": "dm", "distill.smoothness": 0.0},
-    "dsa": {"distill.objective": "dsa", "distill.smoothness": 0.0},
-    "soft-label": {"distill.objective": "soft-label", "distill.smoothness": 0.0},
+    "dm": {"distill.objective": "dm"},
+    "dsa": {"distill.objective": "dsa"},
+    "soft-label": {"distill.objective": "soft-label"},
     "mtt": _PUBLISHED,
     "mtt-pruned": _PUBLISHED | {"distill.objective": "pruned", "distill.threshold": 0.1},
     # HoP-TM: parameters are admitted as they become easy, and the angle of the trajectory is matched too.

@@ -70,6 +70,14 @@ def test_a_row_covers_the_networks_of_every_seed(whole):
     assert {each.seed for each in comparison.pretrained} == {3, 4}
 
 
+def test_every_row_has_an_interval_about_its_mean(whole):
+    _, comparison = whole
+    for row in comparison.rows:
+        interval = row.balanced_accuracy_interval
+        assert interval.low - 0.01 <= row.balanced_accuracy.mean <= interval.high + 0.01
+    assert len({row.balanced_accuracy_interval for row in comparison.rows}) > 3
+
+
 def test_every_row_knows_what_stands_behind_it_and_what_it_costs(whole):
     folder, comparison = whole
     sent = {row.name: row.sent_bytes for row in comparison.rows}

@@ -95,6 +95,7 @@ VARIANTS = [
     {"distill.optimizer": "sgd", "distill.image_momentum": 0.0},
     {"distill.learn_labels": True, "distill.ema": 0.5, "distill.batch_size": 3},
     {"distill.smoothness": 1.0, "distill.formation": 2},
+    {"distill.smoothness": 1.0, "distill.ema": 0.5},
 ]
 
 

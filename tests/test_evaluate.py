@@ -82,6 +82,21 @@ def test_rows_come_in_their_order_and_say_what_they_are():
     assert [row.same_as for row in found[:-1]] == [None] * 6
 
 
+def test_the_interval_of_a_row_is_of_what_its_networks_said(monkeypatch):
+    heard = []
+
+    def draws_of(said, judged, seed):
+        heard.append((said, judged))
+        return np.linspace(0.2, 0.4, 1001)
+
+    monkeypatch.setattr(medistill.intervals, "draws_of", draws_of)
+    (row,) = rows(recipe({"evaluate.rows": ["distilled"]}))
+    assert (row.balanced_accuracy_interval.low, row.balanced_accuracy_interval.high) == pytest.approx((0.205, 0.395))
+    ((said,), judged) = heard[0]
+    recalls = [[(each.guess[judged.labels == label] == label).mean() for label in (0, 1)] for each in said]
+    assert row.balanced_accuracy.mean == pytest.approx(np.mean(recalls))
+
+
 @pytest.mark.parametrize("better", ["full-natural", "full-balanced"])
 def test_the_full_row_repeats_the_one_that_did_better_on_validation(monkeypatch, better):
     monkeypatch.setattr(medistill.evaluate, "mean_score", lambda bench, arm, networks: float(arm.name == better))

@@ -219,9 +219,11 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_runs(
         pipeline.open_run(recipe, tmp_path / "out")
 
 
-def test_a_depth_that_is_not_given_is_stated_once_the_images_are_open(tmp_path: Path) -> None:
+def test_a_depth_and_a_smoothness_that_are_not_given_are_stated_once_the_images_are_open(tmp_path: Path) -> None:
     source = {"path": str(toys.write_npz(tmp_path / "films.npz"))}
     for given, depth in ({}, 1), ({"depth": 3}, 3):
         distilled = {"ipc": 2, "start": "noise"}
         recipe = recipe_from({"source": source, "network": {"width": 4} | given, "distill": distilled})
-        assert pipeline.open_run(recipe, tmp_path / "out").recipe.network.depth == depth
+        opened = pipeline.open_run(recipe, tmp_path / "out").recipe
+        assert opened.network.depth == depth
+        assert opened.distill.smoothness == 0

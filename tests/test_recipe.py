@@ -354,6 +354,15 @@ def test_classes_get_images_by_a_power_of_their_share(power, counts, expected):
     assert sum(found) == 10 * len(counts)
 
 
+@pytest.mark.parametrize(
+    ("size", "optimizer", "smoothness"), [(28, "adam", 0), (32, "adam", 0), (64, "adam", 1), (64, "sgd", 0)]
+)
+def test_a_smoothness_that_is_not_given_suits_the_images_and_the_optimizer(size, optimizer, smoothness):
+    settings = {"optimizer": optimizer}
+    assert recipe_from({"distill": settings}).distill.for_images(size).smoothness == smoothness
+    assert recipe_from({"distill": settings | {"smoothness": 0.5}}).distill.for_images(size).smoothness == 0.5
+
+
 @pytest.mark.parametrize(("size", "depth"), [(8, 1), (28, 3), (32, 3), (64, 4), (112, 5), (128, 5), (224, 6)])
 def test_a_depth_that_is_not_given_suits_the_images(size, depth):
     assert NetworkSettings(width=8).for_images(size).depth == depth

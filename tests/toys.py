@@ -80,7 +80,6 @@ def recipe(changes: dict[str, Any] | None = None) -> Recipe:
         "distill.log_rate_step": 0.01,
         "distill.learn_labels": False,
         "distill.ema": 0.0,
-        "distill.smoothness": 0.0,
         "distill.validate_every": 2,
         "distill.validate_networks": 1,
         "evaluate.networks": 2,

@@ -1,8 +1,8 @@
 """What moves when images are learned: their pixels, or the cosines that they are made of.
 
-An optimizer such as Adam moves every number by about the same step. Most numbers of an image say how it looks close up,
-so where pixels move, fine stripes come first, and the more so the larger the image. On a canvas of cosines, those of
-long waves move farther than those of short ones, and what is coarse comes first; nothing is out of reach.
+An optimizer such as Adam moves every number by about the same step, so where pixels move, waves of all lengths grow
+alike, and the larger the image, the more of them are fine. On a canvas of cosines, those of long waves move farther
+than those of short ones, and what is coarse comes first; nothing is out of reach.
 
 Source: Olah et al., Distill 2017 (doi 10.23915/distill.00007), "preconditioning and parameterization", there with
 Fourier's basis, which repeats at the edges, and steps of 1 / f.
@@ -22,8 +22,8 @@ def canvas_of(images: Images, smoothness: float, formation: int = 1) -> Tensor:
 
     Args:
         images: [n, c, h, w], h and w multiples of `formation`.
-        smoothness: 0 for the pixels; p for cosines, of which one of f half-waves moves by 1 / (1 + f)^p, such that all
-            together move the pixels as far as 0 would.
+        smoothness: 0 for the pixels; p for cosines, of which a step of 1 moves one of f half-waves by 1 / (1 + f)^p,
+            scaled so that steps of 1 to all of them move the pixels by 1 in root mean square.
         formation: f x f films in each image, each a canvas of its own.
     """
     if smoothness == 0:

@@ -1,6 +1,6 @@
 """The outer loop: synthetic images that teach what the teachers learned.
 
-Each outer step moves pixels, labels and inner rate along the gradient of the recipe's objective (`objectives.py`). What
+Each outer step moves images (on a canvas, `canvas.py`), labels and inner rate along the gradient of the recipe's objective (`objectives.py`). What
 a step draws depends on the recipe and the step's number alone, so the state between steps is tensors and a few numbers,
 and a resumed run repeats an uninterrupted one to the bit. The set that is kept is the one whose networks did best on
 validation.
@@ -164,7 +164,9 @@ class _Learned:
 
     def __init__(self, settings: DistillSettings, start: SyntheticSet, groups: int) -> None:
         self.settings, self.start = settings, start
-        self.canvas = canvas_of(start.images, settings.smoothness, settings.formation).clone()
+        assert settings.smoothness is not None  # the size of the images has said it where the recipe did not
+        self.smoothness = settings.smoothness
+        self.canvas = canvas_of(start.images, self.smoothness, settings.formation).clone()
         self.logits = trusting_logits(start.targets)
         self.log_rate = torch.tensor(math.log(start.inner_rate))
         self.average = start.images.clone()
@@ -185,7 +187,7 @@ class _Learned:
     @property
     def images(self) -> Images:
         """What the canvas shows."""
-        return painted(self.canvas, self.settings.smoothness, self.settings.formation)
+        return painted(self.canvas, self.smoothness, self.settings.formation)
 
     @property
     def inner_rate(self) -> float:
@@ -284,7 +286,7 @@ def _begun(recipe: Recipe, real: LabelledImages, transform: Transform) -> _Learn
     start = starting_set(recipe.distill, real, transform, recipe.seed_for("distill/start"))
     channels, size = real.pixels.shape[1:3]
     network = build(recipe.network, channels, size, len(real.class_names))
-    return _Learned(recipe.distill, start, len(network.group_sizes))
+    return _Learned(recipe.distill.for_images(size), start, len(network.group_sizes))
 
 
 def teachers_logits(recipe: Recipe, start: SyntheticSet, buffer: Buffer) -> Tensor:
@@ -313,7 +315,7 @@ def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Lea
     learned.step += 1
     admitted = learned.admitted if len(learned.admitted) else None
     canvas, formation = learned.canvas.detach().requires_grad_(), recipe.distill.formation
-    films = unfold(painted(canvas, recipe.distill.smoothness, formation), formation, recipe.distill.enlarging)
+    films = unfold(painted(canvas, learned.smoothness, formation), formation, recipe.distill.enlarging)
     targets = learned.targets.repeat_interleave(formation**2, 0)
     importance = learned.importance if recipe.distill.importance_rate > 0 else None
     point = Point(learned.step, films.detach(), targets, learned.log_rate, admitted, importance)
@@ -321,7 +323,7 @@ def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Lea
     of_films = Gradient(*(getattr(found.gradient, field.name).cpu() for field in fields(Gradient)))
     gradient = replace(
         of_films,
-        images=torch.autograd.grad(films, canvas, of_films.images)[0],
+        images=torch.autograd.grad(films, canvas, of_films.images)[0],  # from here on of the canvas
         targets=of_films.targets.reshape(len(canvas), -1, targets.shape[1]).sum(1),
     )
     parts = (gradient.value, gradient.images, gradient.targets, gradient.log_rate)

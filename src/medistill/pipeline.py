@@ -144,15 +144,19 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     check_class_names(splits.train.class_names)
     refuse_small_classes(recipe.distill, splits.train)
     refuse_endless_sets(recipe.distill, splits.train)
-    source = recipe.source.model_copy(update={"image_size": splits.train.pixels.shape[-1]})
+    size = splits.train.pixels.shape[-1]
+    sections = {
+        "source": recipe.source.model_copy(update={"image_size": size}),
+        "network": recipe.network.for_images(size),
+        "distill": recipe.distill.for_images(size),
+    }
     device: Device = recipe.machine.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("machine.device = 'cuda', but torch finds no GPU here. Leave it out, or say 'cpu'.")
     left_open = {"device": device, "threads": available_cores(), "compiles": can_compile(device)}
-    stated = recipe.machine.model_dump(exclude_none=True)
-    network = recipe.network.for_images(splits.train.pixels.shape[-1])
-    changed = {"source": source.model_dump(), "network": network.model_dump(), "machine": left_open | stated}
-    resolved = recipe_from(recipe.model_dump() | changed)
+    stated = {"machine": left_open | recipe.machine.model_dump(exclude_none=True)}
+    stated |= {name: section.model_dump() for name, section in sections.items()}
+    resolved = recipe_from(recipe.model_dump() | stated)
     return Run(resolved, splits, splits.train.transform(), splits.fingerprint(), _identity(splits.test), out)
 
 

@@ -134,7 +134,8 @@ class DistillSettings(Section):
     their class, or at what the teachers that are right say. A `formation` of f puts f x f films of a smaller side into
     each of the `ipc` images; `enlarging` says how networks see them at the full side, "cosine" as their lowest
     frequencies. With a `smoothness` above 0 not pixels move but the cosines that images are made of, those of long
-    waves farther (`canvas.py`): coarse things first, fine ones later. `ipc_power` gives classes images in proportion to
+    waves farther (`canvas.py`): coarse things first, fine ones later; not said, it follows from the size of the images,
+    see `for_images`. `ipc_power` gives classes images in proportion to
     that power of their share: 0 the same number each, 1 as they occur (see `images_of_each`). With `class_offsets`, the
     lean of networks that learn from the set is measured on training images and taken off: a number a class, which
     travels with the set and is added to their logits (`leaning.py`); not said, it is where the objective follows
@@ -171,7 +172,7 @@ class DistillSettings(Section):
     micro_batch: int | None = Field(None, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
     image_rate: float = Field(0.1, gt=0)
-    smoothness: float = Field(1.0, ge=0, le=4)
+    smoothness: float | None = Field(None, ge=0, le=4)
     image_momentum: float = Field(0.5, ge=0, lt=1)
     inner_rate: float = Field(0.04, gt=0)
     log_rate_step: float = Field(0.03, ge=0, le=0.5)
@@ -190,6 +191,14 @@ class DistillSettings(Section):
     def follows_teachers(self) -> bool:
         """Whether trajectories of teachers are matched, so that there have to be teachers."""
         return self.objective in FOLLOW_TEACHERS
+
+    def for_images(self, size: int) -> "DistillSettings":
+        """The same with the smoothness that suits the size, where none was given: 1 above 32 px, where it was worth
+        points, and 0 up to there, where it was worth none (docs/log.md). Only for Adam, whose steps are equal: in plain
+        descent, where the scale of a cosine counts twice, it was never tried."""
+        if self.smoothness is not None:
+            return self
+        return self.model_copy(update={"smoothness": 1.0 if size > 32 and self.optimizer == "adam" else 0.0})
 
     @property
     def states_offsets(self) -> bool:
