@@ -1,9 +1,9 @@
 """The outer loop: synthetic images that teach what the teachers learned.
 
-Each outer step moves images (on a canvas, `canvas.py`), labels and inner rate along the gradient of the recipe's objective (`objectives.py`). What
-a step draws depends on the recipe and the step's number alone, so the state between steps is tensors and a few numbers,
-and a resumed run repeats an uninterrupted one to the bit. The set that is kept is the one whose networks did best on
-validation.
+Each outer step moves images (on a canvas, `canvas.py`), labels and inner rate along the gradient of the recipe's
+objective (`objectives.py`). What a step draws depends on the recipe and the step's number alone, so the state between
+steps is tensors and a few numbers, and a resumed run repeats an uninterrupted one to the bit. The set that is kept is
+the one whose networks did best on validation.
 """
 
 import json
