@@ -186,8 +186,7 @@ class _Learned:
 
     @property
     def images(self) -> Images:
-        """What the canvas shows."""
-        return painted(self.canvas, self.smoothness, self.settings.formation)
+        return self.shown(self.canvas)
 
     @property
     def inner_rate(self) -> float:
@@ -203,6 +202,10 @@ class _Learned:
             inner_rate=self.chosen_rate,
             offsets=tuple(self.chosen_offsets.tolist()),
         )
+
+    def shown(self, canvas: Tensor) -> Images:
+        """The images that a canvas of this distillation stands for."""
+        return painted(canvas, self.smoothness, self.settings.formation)
 
     def current(self) -> SyntheticSet:
         """The set as it stands; with `ema`, its images averaged over the steps."""
@@ -315,7 +318,7 @@ def _outer_step(recipe: Recipe, real: TrainingSet, buffer: Buffer, learned: _Lea
     learned.step += 1
     admitted = learned.admitted if len(learned.admitted) else None
     canvas, formation = learned.canvas.detach().requires_grad_(), recipe.distill.formation
-    films = unfold(painted(canvas, learned.smoothness, formation), formation, recipe.distill.enlarging)
+    films = unfold(learned.shown(canvas), formation, recipe.distill.enlarging)
     targets = learned.targets.repeat_interleave(formation**2, 0)
     importance = learned.importance if recipe.distill.importance_rate > 0 else None
     point = Point(learned.step, films.detach(), targets, learned.log_rate, admitted, importance)
