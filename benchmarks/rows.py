@@ -2,8 +2,8 @@
 
 A cell is one method, on one set, at one number of images a class, from one seed: a distillation or a choice of images,
 then networks trained on it by the fair protocol, their rate chosen on validation, and judged once on the test split.
-Finished cells are kept in `rows.json` with what every network said of every test image, so work stops and goes on
-anywhere, and every interval and comparison can be computed again. All methods of a set share network, augmentation,
+Finished cells are kept in `rows.json` with the digest of their recipe and what every network said of every test image, so
+work stops and goes on anywhere, a changed recipe is judged anew, and every interval can be computed again. All methods of a set share network, augmentation,
 rates and number of outer steps; what else a method asks for is listed in `METHODS`.
 
     python -m benchmarks.rows --data FOLDER --work runs/rows                             all that is missing
@@ -172,15 +172,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--work is needed to fill cells")
     keep_freed_memory()
     begun = time.monotonic()
+    changes = dict(change.split("=", 1) for change in options.set)
     for cell in wanted:
-        if cell.key in done or time.monotonic() - begun > 60 * options.minutes:
+        recipe = _recipe(cell, options.data, changes)
+        told = recipe.digest("source", "network", "teachers", "distill", "augment", "evaluate")
+        if done.get(cell.key, {}).get("recipe") == told or time.monotonic() - begun > 60 * options.minutes:
             continue
         started = time.monotonic()
-        changes = dict(change.split("=", 1) for change in options.set)
-        said, opened = _filled(cell, options.data, options.work / cell.images, changes)
+        said, opened = _filled(cell, recipe, options.work / cell.images)
         done[cell.key] = {
             "said": [array_to_text(guess) for guess in said],
-            "recipe": opened.recipe.digest(),
+            "recipe": told,
             "machine": pipeline.machine(opened),
             "seconds": round(time.monotonic() - started),
         }
@@ -198,11 +200,9 @@ def _recipe(cell: Cell, data: Path, changes: dict[str, str]) -> Recipe:
     return read_recipe(BASE, {key: json.dumps(value) for key, value in own.items()} | changes)
 
 
-def _filled(
-    cell: Cell, data: Path, work: Path, changes: dict[str, str]
-) -> tuple[list[NDArray[np.uint8]], pipeline.Run]:
+def _filled(cell: Cell, recipe: Recipe, work: Path) -> tuple[list[NDArray[np.uint8]], pipeline.Run]:
     """What a cell's networks say of the test images, as classes, and the run that made them."""
-    opened = pipeline.open_run(_recipe(cell, data, changes), work)
+    opened = pipeline.open_run(recipe, work)
     test, _ = pipeline.images_to_judge(opened, final=True)
     arm, bench = _arm(cell, opened), pipeline.bench_of(opened)
     if cell.unseen is not None:

@@ -68,6 +68,9 @@ def test_cells_are_filled_once_and_told_in_a_table(
     rows.main([*arguments, "--work", str(tmp_path / "elsewhere")])
     assert (tmp_path / "rows.json").read_bytes() == kept
     assert capsys.readouterr().out == ""
+    monkeypatch.setattr(rows, "METHODS", {"ours": {}, "mtt": {"distill.objective": "dm"}})
+    rows.main([*arguments, "--work", str(tmp_path / "work"), "--set", "machine.processes=1"])
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["toy/ipc2/mtt/0"]
     rows.main([*arguments, "--table"])
     told = capsys.readouterr().out
     assert "toy, all images" in told
