@@ -3,15 +3,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import toys
-from medistill.errors import PackageError, SourceError
+from medistill.errors import PackageError, RecipeError, SourceError
 from medistill.images import LabelledImages
 from medistill.jobs import Silence
 from medistill.merge import pooled
+from medistill.networks import BatchNormNetwork
 from medistill.package import Package, open_package, pack
 from medistill.receive import train_on
 from medistill.recipe import AugmentSettings, NetworkSettings
+from medistill.train import TrainingSet
 from samples import contents
 
 
@@ -79,6 +82,30 @@ def test_a_receiver_is_told_what_the_same_networks_do_without_offsets(package: P
     assert found.plain_row.name == "distilled (without class offsets)"
     assert found.plain_row.balanced_accuracy == without.row.balanced_accuracy == plain.row.balanced_accuracy
     assert found.row.balanced_accuracy.mean == pytest.approx(0.5, abs=0.1)
+
+
+def test_batch_norm_is_measured_on_a_receivers_images(package: Package) -> None:
+    judged, own = toys.films((20, 20), seed=8), toys.films((3, 6), seed=9)
+    plain, found = (
+        train_on([package], judged, "ours", 1, 0, 1, Silence(), architecture="resnet18bn", statistics=statistics)
+        for statistics in (None, own)
+    )
+    assert isinstance(found.network, BatchNormNetwork)
+    learned = len(found.params) - sum(each.numel() for each in found.network.views(found.params))
+    assert (found.params != plain.params)[:learned].any()
+    assert (found.params == plain.params)[learned:].all()
+    again = found.network.calibrated(found.params, [TrainingSet.of(own, toys.TRANSFORM).batch(torch.arange(9))[0]])
+    assert torch.equal(again, found.params)
+    assert (found.row.name, found.measured_on) == ("distilled-resnet18bn (batch norm of own images)", 9)
+
+
+def test_images_to_measure_batch_norm_on_are_refused_where_there_is_none(package: Package) -> None:
+    judged = toys.films((20, 20), seed=8)
+    with pytest.raises(RecipeError, match="convnet has no batch norm"):
+        train_on([package], judged, "ours", 1, 0, 1, Silence(), statistics=judged)
+    none = judged.take(np.arange(0))
+    with pytest.raises(SourceError, match="no image to measure batch norm on"):
+        train_on([package], judged, "ours", 1, 0, 1, Silence(), architecture="resnet18bn", statistics=none)
 
 
 def test_classes_are_matched_by_name_and_not_by_index(package: Package) -> None:

@@ -94,6 +94,7 @@ class Arm:
         sampling: of the set's images.
         pretrained: what every network begins with, the parameters of all but its classifier; None begins afresh.
         only_head: train the classifier alone, a linear probe of the pre-trained features.
+        statistics: the images that batch norm is measured on once a network is trained; None for those it learned from.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Arm:
     sampling: Sampling = "natural"
     pretrained: Params | None = None
     only_head: bool = False
+    statistics: TrainingSet | None = None
 
 
 @dataclass(frozen=True)
@@ -363,8 +365,9 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
             tick(len(data))
     except MatchingError:
         return None
-    parts = np.array_split(np.arange(len(data)), math.ceil(len(data) / settings.batch_size))
-    batches = (data.batch(torch.from_numpy(part))[0] for part in parts)
+    seen = data if arm.statistics is None else arm.statistics.on(recipe.machine.place)
+    parts = np.array_split(np.arange(len(seen)), math.ceil(len(seen) / settings.batch_size))
+    batches = (seen.batch(torch.from_numpy(part))[0] for part in parts)
     params = data.leveled(network.calibrated(state.params, batches))
     return Trained(params.cpu(), round(time.perf_counter() - started, 3))
 
@@ -474,14 +477,15 @@ def _kept_paths(bench: Bench, arms: dict[str, Arm], jobs: Sequence[Training]) ->
 
 
 def _content(arm: Arm) -> str:
-    """What an arm's networks begin with and learn from, as digests."""
+    """What an arm's networks begin with, learn from and are measured on, as digests."""
     data = arm.data
     if isinstance(data, RandomImages):
         learned = f"random {data.of_each} of {TrainingSet.of(data.images, data.transform).fingerprint()}"
     else:
         learned = data.fingerprint()
     begun = "" if arm.pretrained is None else hashlib.sha256(arm.pretrained.numpy().tobytes()).hexdigest()
-    return f"{learned} {begun}"
+    measured = "" if arm.statistics is None else arm.statistics.fingerprint()
+    return f"{learned} {begun} {measured}"
 
 
 def _load(path: Path | None) -> Trained | None:

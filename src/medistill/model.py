@@ -105,6 +105,8 @@ def _card(received: Received) -> Iterator[str]:
     yield f" and {received.own_images} own ones" if received.own_images else ""
     yield ", from the packages with SHA-256\n\n"
     yield from (f"- `{digest}`\n" for digest in received.digests)
+    if received.measured_on:
+        yield f"\nIts batch norm was measured on {received.measured_on} own images.\n"
     if together.training.class_offsets:
         verb = "contain" if received.plain_row else "leave out"
         yield f"\nIts logits {verb} the class offsets that these state, weighed by their share of the images.\n"

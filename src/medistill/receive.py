@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from medistill.errors import PackageError, SourceError
-from medistill.evaluate import Bench, judge_arms, network_for, row_of, small_arm
+from medistill.errors import PackageError, RecipeError, SourceError
+from medistill.evaluate import Arm, Bench, judge_arms, network_for, row_of, small_arm
 from medistill.evidence import Row
 from medistill.files import digest
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
 from medistill.merge import Pooled, pooled
 from medistill.metrics import Answers
-from medistill.networks import FlatNetwork
+from medistill.networks import BatchNormNetwork, FlatNetwork
 from medistill.package import Package
 from medistill.recipe import Architecture, DistillSettings, EvaluateSettings, Recipe
 from medistill.shapes import Params
@@ -27,6 +27,7 @@ from medistill.synthetic import SyntheticSet
 from medistill.train import TrainingSet, predict
 
 WITHOUT_OFFSETS = " (without class offsets)"
+OWN_STATISTICS = " (batch norm of own images)"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Received:
         together: what they learned from, besides images of the receiver's own.
         digests: SHA-256 of the packages.
         own_images: how many of the receiver's own they saw.
+        measured_on: how many of the receiver's own their batch norm was measured on; 0 for none but those learned from.
     """
 
     row: Row
@@ -50,6 +52,7 @@ class Received:
     together: Pooled
     digests: tuple[str, ...]
     own_images: int
+    measured_on: int = 0
 
 
 def train_on(
@@ -64,6 +67,7 @@ def train_on(
     classes: Mapping[str, str] | None = None,
     architecture: Architecture | None = None,
     adds_offsets: bool = True,
+    statistics: LabelledImages | None = None,
 ) -> Received:
     """Train `networks` fresh networks on packages as they ask to be trained on, and judge each once.
 
@@ -79,9 +83,13 @@ def train_on(
         classes: what a class is called, by what a package calls it.
         architecture: of the networks; None takes the one that the images were made with.
         adds_offsets: whether to add to logits what the packages say is to be added (`leaning.py`).
+        statistics: the receiver's images, in the packages' shape, that batch norm is measured on once the networks are
+            trained; their labels are not looked at. None takes the images learned from, which synthetic ones serve
+            badly.
 
     Raises:
-        SourceError: a class of the receiver's images is in no package, or there are none to judge on.
+        SourceError: a class of the receiver's images is in no package, or there are none to judge or measure on.
+        RecipeError: statistics are given, and the networks have no batch norm.
         PackageError: the packages cannot be trained on together, or their images are not square.
         MatchingError: a network diverged, or the images to judge on are of one class.
     """
@@ -103,10 +111,12 @@ def train_on(
     arm = small_arm(recipe, name, data, other)
     if own is not None:
         arm = replace(arm, sampling="balanced")
-    bench = Bench(recipe, None, None, processes)
     matched = judged.in_order_of(together.class_names)
-    (said,) = judge_arms(bench, [arm], matched, progress)
     network = network_for(recipe, arm.architecture, matched)
+    if statistics is not None:
+        arm = _measured_on(arm, network, statistics)
+    bench = Bench(recipe, None, None, processes)
+    (said,) = judge_arms(bench, [arm], matched, progress)
     plain_row = None
     if data.offsets:
         taken_off = replace(data, offsets=tuple(-offset for offset in data.offsets))
@@ -122,7 +132,21 @@ def train_on(
         together=together,
         digests=tuple(package.digest for package in packages),
         own_images=0 if own is None else len(own),
+        measured_on=0 if statistics is None else len(statistics),
     )
+
+
+def _measured_on(arm: Arm, network: FlatNetwork, statistics: LabelledImages) -> Arm:
+    """The arm with batch norm measured on a receiver's images."""
+    if not isinstance(network, BatchNormNetwork):
+        raise RecipeError(
+            f"Found images to measure batch norm on; expected none, for {arm.architecture} has no batch norm. Leave them "
+            "out, or choose resnet18bn."
+        )
+    if not len(statistics):
+        raise SourceError("Found no image to measure batch norm on; expected at least one. Name another split.")
+    measured = TrainingSet.of(statistics, arm.data.transform)
+    return replace(arm, name=f"{arm.name}{OWN_STATISTICS}", statistics=measured)
 
 
 def learned_from(together: Pooled, own: LabelledImages | None = None) -> TrainingSet:

@@ -183,6 +183,21 @@ def test_packages_and_own_images_train_together(products: dict[str, str], place:
     assert "expected convnet, resnet18, resnet18bn" in wrong.stderr.replace("\n", " ")
 
 
+def test_batch_norm_is_measured_on_own_images_or_a_note_says_why_it_should(
+    products: dict[str, str], place: Path
+) -> None:
+    films = place / "films.npz"
+    common = ("train", products["package"], "--test", f"{films}#test", "--networks", "1", "--allow-unsigned")
+    noted = medistill(*common, "--network", "resnet18bn")
+    assert "--statistics ours.npz" in noted.stderr
+    told = medistill(*common, "--network", "resnet18bn", "--statistics", films)
+    assert "batch norm of own images" in " ".join(told.stdout.split())
+    assert "--statistics" not in told.stderr
+    refused = medistill(*common, "--statistics", films)
+    assert refused.exit_code == 1
+    assert "has no batch norm" in refused.stderr
+
+
 def test_reproduce_tells_both_figures_and_ends_with_the_verdict(products: dict[str, str], place: Path) -> None:
     common = ("reproduce", products["package"], "--test", f"{place / 'films.npz'}#val", "--networks", "3")
     told = medistill(*common, "--json")

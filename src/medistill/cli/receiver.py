@@ -98,6 +98,14 @@ def train(
     ] = None,
     networks: Annotated[int, typer.Option("--networks", help="How many fresh networks.", min=1)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of first parameters and augmentation.", min=0)] = 0,
+    measured: Annotated[
+        str | None,
+        typer.Option(
+            "--statistics",
+            help="Images of your own, labels unused, that a resnet18bn's batch norm is measured on.",
+            show_default=False,
+        ),
+    ] = None,
     offsets: Annotated[
         bool,
         typer.Option("--offsets/--no-offsets", help="Add to logits what the packages say, and measure without it too."),
@@ -115,6 +123,8 @@ def train(
     Example: medistill train phantom.medistill --test ours.npz#test --save model
 
     Example: medistill train st-marys.medistill st-lukes.medistill --with ours.npz#train --test ours.npz#test
+
+    Example: medistill train st-marys.medistill --network resnet18bn --statistics ours.npz#train --test ours.npz#test
     """
     from medistill.jobs import available_cores, keep_freed_memory
     from medistill.merge import read_mapping
@@ -126,6 +136,11 @@ def train(
     architecture = next((name for name in ARCHITECTURES if name == network), None)
     if network is not None and architecture is None:
         raise typer.BadParameter(f"--network {network}: expected {', '.join(ARCHITECTURES)}.")
+    if architecture == "resnet18bn" and measured is None:
+        console.err.print(
+            "note: a resnet18bn's batch norm is measured on the images it learns from, and may be far off on real ones. "
+            "Some images of your own mend it, labelled or not: --statistics ours.npz"
+        )
     if save is not None:
         check_saving(save)
     keep_freed_memory()
@@ -133,6 +148,7 @@ def train(
     form = opened[0].manifest.images
     judged = read_part(test, form.height, form.channels)
     ours = None if own is None else read_part(own, form.height, form.channels, default="train")
+    statistics = None if measured is None else read_part(measured, form.height, form.channels, default="train")
     if not judged.named or not (ours is None or ours.named):
         console.err.print("warning: your images have no class names, so classes are matched by index: ", end="")
         named = ", ".join(f"{index} is {name}" for index, name in enumerate(opened[0].class_names))
@@ -142,7 +158,7 @@ def train(
     with console.Bar() as bar:
         cores = available_cores()
         received = train_on(
-            opened, judged, split or "all", networks, seed, cores, bar, ours, mapping, architecture, offsets
+            opened, judged, split or "all", networks, seed, cores, bar, ours, mapping, architecture, offsets, statistics
         )
     if save is not None:
         save_model(received, save)

@@ -20,6 +20,7 @@ from medistill.recipe import MachineSettings, NetworkSettings, Precision
 __all__ = [
     "AUTOMATIC",
     "Alignment",
+    "BatchNormNetwork",
     "FlatNetwork",
     "Slope",
     "Timm",
