@@ -95,7 +95,7 @@ def test_batch_norm_is_measured_on_a_receivers_images(package: Package) -> None:
     assert (found.params != plain.params)[:learned].any()
     assert (found.params == plain.params)[learned:].all()
     again = found.network.calibrated(found.params, [TrainingSet.of(own, toys.TRANSFORM).batch(torch.arange(9))[0]])
-    assert torch.equal(again, found.params)
+    assert torch.allclose(again, found.params, atol=1e-5)  # threads may differ, and so the last bits
     assert (found.row.name, found.measured_on) == ("distilled-resnet18bn (batch norm of own images)", 9)
 
 

@@ -140,8 +140,8 @@ def _measured_on(arm: Arm, network: FlatNetwork, statistics: LabelledImages) -> 
     """The arm with batch norm measured on a receiver's images."""
     if not isinstance(network, BatchNormNetwork):
         raise RecipeError(
-            f"Found images to measure batch norm on; expected none, for {arm.architecture} has no batch norm. Leave them "
-            "out, or choose resnet18bn."
+            f"Found images to measure batch norm on; expected none, for {arm.architecture} has no batch norm. Leave "
+            "them out, or choose resnet18bn."
         )
     if not len(statistics):
         raise SourceError("Found no image to measure batch norm on; expected at least one. Name another split.")

@@ -138,8 +138,8 @@ def train(
         raise typer.BadParameter(f"--network {network}: expected {', '.join(ARCHITECTURES)}.")
     if architecture == "resnet18bn" and measured is None:
         console.err.print(
-            "note: a resnet18bn's batch norm is measured on the images it learns from, and may be far off on real ones. "
-            "Some images of your own mend it, labelled or not: --statistics ours.npz"
+            "note: a resnet18bn's batch norm is measured on the images it learns from, and may be far off on real "
+            "ones. Some images of your own mend it, labelled or not: --statistics ours.npz"
         )
     if save is not None:
         check_saving(save)
