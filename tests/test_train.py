@@ -13,7 +13,7 @@ from medistill.images import LabelledImages
 from medistill.networks import FlatNetwork, build
 from medistill.package import Transform
 from medistill.recipe import ARCHITECTURES, AugmentSettings, NetworkSettings, Recipe
-from medistill.train import Optimization, State, TrainingSet, fresh, normalized, predict, train
+from medistill.train import Optimization, State, TrainingSet, fresh, normalized, predict, shown_together, train
 from toys import TRANSFORM, films
 
 NO_AUGMENTATION = AugmentSettings(rotate_degrees=0, scale=0, shift=0, brightness=0, contrast=0)
@@ -234,6 +234,14 @@ def test_hard_labels_are_known_from_soft_ones():
     real = TrainingSet.of(films(), TRANSFORM)
     assert real.has_hard_labels
     assert not TrainingSet(real.pixels, real.targets * 0.9 + 0.05, TRANSFORM).has_hard_labels
+
+
+@pytest.mark.parametrize(("side", "together"), [(28, 512), (32, 512), (64, 128), (112, 41), (1024, 1)])
+def test_large_images_are_shown_to_a_network_in_smaller_parts(side: int, together: int) -> None:
+    images = torch.arange(together + 1).view(-1, 1, 1, 1).expand(-1, 1, side, side)
+    parts = shown_together(images)
+    assert [len(part) for part in parts] == [together, 1]
+    assert torch.equal(torch.cat(parts)[:, 0, 0, 0], images[:, 0, 0, 0])
 
 
 def test_predictions_are_probabilities_in_the_order_of_the_images():

@@ -25,7 +25,7 @@ from medistill.recipe import AugmentSettings, Device, Sampling
 from medistill.shapes import Images, Params, Targets
 from medistill.synthetic import SyntheticSet, normalized
 
-_PREDICT_BATCH = 512
+_MOST_SHOWN = 512  # images of 32 px or less; of larger ones as many as have so many pixels
 
 SeedFor = Callable[[str], int]
 
@@ -221,13 +221,18 @@ def fresh(network: FlatNetwork, seed: int, pretrained: Params | None = None) -> 
 
 def predict(network: FlatNetwork, params: Params, images: LabelledImages, transform: Transform) -> NDArray[np.float32]:
     """The probability of every class for every image, shape [n, classes], computed where the parameters lie."""
-    pixels = torch.from_numpy(images.pixels)
     with torch.no_grad():
         parts = [
             network(params, normalized(part.to(params.device), transform)).softmax(1)
-            for part in torch.split(pixels, _PREDICT_BATCH)
+            for part in shown_together(torch.from_numpy(images.pixels))
         ]
     return torch.cat(parts).cpu().numpy()
+
+
+def shown_together(images: Tensor) -> tuple[Tensor, ...]:
+    """Images [n, c, h, w] in parts so small that a network's activations of one take about the same at every size."""
+    height, width = images.shape[2:]
+    return torch.split(images, max(1, min(_MOST_SHOWN, _MOST_SHOWN * 32**2 // (height * width))))
 
 
 def _order(data: TrainingSet, sampling: Sampling, seed: int) -> NDArray[np.int64]:

@@ -23,10 +23,9 @@ from medistill.recipe import Architecture, Objective
 from medistill.shapes import Params
 from medistill.sources.opening import open_source
 from medistill.synthetic import normalized
-from medistill.train import TrainingSet
+from medistill.train import TrainingSet, shown_together
 
 _PROTOCOL_OF: dict[str, Protocol] = {"budget": "budget", "all": "unlabelled"}
-_FEATURES_AT_A_TIME = 512
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ class Contenders:
             raise MatchingError(f"{arm.name}: training diverged at rate {job.rate:g}. Lower evaluate.rates.")
         network = network_for(self._recipe, arm.architecture, self._train)
         with torch.no_grad():
-            parts = torch.split(torch.from_numpy(self._train.pixels), _FEATURES_AT_A_TIME)
+            parts = shown_together(torch.from_numpy(self._train.pixels))
             rows = [network.features(trained.params, normalized(part, self._transform)) for part in parts]
         return torch.cat(rows).numpy()
 
