@@ -46,7 +46,7 @@ SETS: dict[str, dict[str, Any]] = {
     # The digits under MedMNIST's keys, the last 5,000 of the training images for validation.
     "mnist-28": {"source.path": "mnist.npz", "source.image_size": 28},
 }
-# Of seven times as many images, three teachers are enough to check the engine against the literature.
+# There are seven times as many images, and the row is no more than a check of the engine.
 SHORTER: dict[str, dict[str, Any]] = {"mnist-28": {"teachers.count": 3}}
 BASE = Path("recipes/cxr4-32-ipc10.toml")
 _PUBLISHED = {  # Cazenavette et al., CVPR 2022 (arXiv 2203.11932); rates from a short search (docs/log.md)

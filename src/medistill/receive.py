@@ -26,8 +26,8 @@ from medistill.shapes import Params
 from medistill.synthetic import SyntheticSet
 from medistill.train import TrainingSet, predict
 
-WITHOUT_OFFSETS = " (without class offsets)"
-OWN_STATISTICS = " (batch norm of own images)"
+_WITHOUT_OFFSETS = " (without class offsets)"
+_OWN_STATISTICS = " (batch norm of own images)"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Received:
     together: Pooled
     digests: tuple[str, ...]
     own_images: int
-    measured_on: int = 0
+    measured_on: int
 
 
 def train_on(
@@ -122,7 +122,7 @@ def train_on(
         taken_off = replace(data, offsets=tuple(-offset for offset in data.offsets))
         plain = [predict(network, taken_off.leveled(each.params), matched, data.transform) for each in said.networks]
         answers = tuple(Answers.of(each, matched) for each in plain)
-        plain_arm = replace(arm, name=f"{arm.name}{WITHOUT_OFFSETS}")
+        plain_arm = replace(arm, name=f"{arm.name}{_WITHOUT_OFFSETS}")
         plain_row = row_of(bench, replace(said, arm=plain_arm, answers=answers), matched, split)
     return Received(
         row=row_of(bench, said, matched, split),
@@ -146,7 +146,7 @@ def _measured_on(arm: Arm, network: FlatNetwork, statistics: LabelledImages) -> 
     if not len(statistics):
         raise SourceError("Found no image to measure batch norm on; expected at least one. Name another split.")
     measured = TrainingSet.of(statistics, arm.data.transform)
-    return replace(arm, name=f"{arm.name}{OWN_STATISTICS}", statistics=measured)
+    return replace(arm, name=f"{arm.name}{_OWN_STATISTICS}", statistics=measured)
 
 
 def learned_from(together: Pooled, own: LabelledImages | None = None) -> TrainingSet:

@@ -102,7 +102,7 @@ def train(
         str | None,
         typer.Option(
             "--statistics",
-            help="Images of your own, labels unused, that a resnet18bn's batch norm is measured on.",
+            help="Images of your own, whatever their labels, that a resnet18bn's batch norm is measured on.",
             show_default=False,
         ),
     ] = None,
@@ -139,7 +139,7 @@ def train(
     if architecture == "resnet18bn" and measured is None:
         console.err.print(
             "note: a resnet18bn's batch norm is measured on the images it learns from, and may be far off on real "
-            "ones. Some images of your own mend it, labelled or not: --statistics ours.npz"
+            "ones. Some images of your own may mend it, whatever their labels: --statistics ours.npz"
         )
     if save is not None:
         check_saving(save)
