@@ -1,10 +1,10 @@
 """One setting at a time: what each part of the best recipe is worth, and what the founding work's threshold does.
 
-Every trial is the recipe of chest films with the changes of `DIALS`, a distillation from one seed, and networks that
-are trained on its set and judged on validation; nothing is read of the test split. Sets are selected on the same
-validation images, so all figures are a little high. Finished trials are kept in `dials.json` with the digest of their
-recipe, so work stops and goes on anywhere, and a changed recipe is tried anew; trials that share teachers train them
-once.
+Every trial is the recipe of chest films, at `_BASE`, with the changes of `DIALS`, a distillation from one seed, and
+networks that are trained on its set and judged on validation; nothing is read of the test split. Sets are selected on
+the same validation images, so all figures are a little high. Finished trials are kept in `dials.json` with the digest
+of their recipe, so work stops and goes on anywhere, and a changed recipe is tried anew; trials that share teachers
+train them once.
 
     python -m benchmarks.dials --data FOLDER --work runs/dials                        all that is missing
     python -m benchmarks.dials --data FOLDER --work runs/dials --only similarity      some of it
@@ -29,6 +29,14 @@ from medistill.synthetic import SyntheticSet
 
 RESULTS = Path(__file__).with_name("dials.json")
 BASE = Path("recipes/cxr4-32-ipc10.toml")
+# What every dial is turned from: the stretches of recipes until longer ones were found to be better (docs/log.md).
+_BASE = {
+    "distill.outer_steps": 200,
+    "distill.student_steps": 10,
+    "distill.inner_rate": 0.04,
+    "distill.expert_epochs": 2,
+    "distill.max_start_epoch": 4,
+}
 _PRUNED = [  # the recipe itself keeps what is at least 0.1 alike, unsigned
     *(("unsigned", threshold) for threshold in (0.5, 0.8)),
     *(("signed", threshold) for threshold in (0.1, 0.5, 0.8)),
@@ -50,6 +58,15 @@ DIALS: dict[str, dict[str, Any]] = {
         for epochs in (1, 3)
     },
     "max_start_epoch/2": {"distill.max_start_epoch": 2},
+    **{
+        f"longer/{steps} steps, {epochs} epochs": {
+            "distill.student_steps": steps,
+            "distill.inner_rate": 0.4 / steps,
+            "distill.expert_epochs": epochs,
+            "distill.max_start_epoch": 6 - epochs,
+        }
+        for steps, epochs in ((20, 2), (20, 3), (20, 4), (40, 3))
+    },
     # What the recipe has and the published method has not, taken away one by one.
     "without/balanced teachers": {"teachers.sampling": "natural"},
     "without/averaged teachers": {"teachers.average": 0.0},
@@ -106,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def recipe_of(name: str, data: Path, everywhere: dict[str, str]) -> Recipe:
     """The recipe of a trial: the base, what its dial changes, and what every trial is to change."""
-    own = {"source.path": str(data / "cxr4_64.npz"), "distill.outer_steps": 200} | DIALS[name]
+    own = {"source.path": str(data / "cxr4_64.npz")} | _BASE | DIALS[name]
     # Values are read as TOML, in which these are spelled as in JSON.
     return read_recipe(BASE, {key: json.dumps(value) for key, value in own.items()} | everywhere)
 

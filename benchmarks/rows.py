@@ -49,7 +49,16 @@ SETS: dict[str, dict[str, Any]] = {
 # There are seven times as many images, and the row is no more than a check of the engine.
 SHORTER: dict[str, dict[str, Any]] = {"mnist-28": {"teachers.count": 3}}
 BASE = Path("recipes/cxr4-32-ipc10.toml")
-_PUBLISHED = {  # Cazenavette et al., CVPR 2022 (arXiv 2203.11932); rates from a short search (docs/log.md)
+# What ours asked until longer stretches were found to be better (docs/log.md), and rivals still do: twice as many outer
+# steps, each half as long. Stated rates are those that were measured.
+_TEN_STEPS = {
+    "distill.student_steps": 10,
+    "distill.inner_rate": 0.04,
+    "distill.expert_epochs": 2,
+    "distill.max_start_epoch": 4,
+    "distill.outer_steps": 400,
+}
+_PUBLISHED = _TEN_STEPS | {  # Cazenavette et al., CVPR 2022 (arXiv 2203.11932); rates from a short search (docs/log.md)
     "teachers.sampling": "natural",
     "teachers.rate": 0.01,
     "teachers.batch_size": 256,
@@ -68,9 +77,9 @@ _PUBLISHED = {  # Cazenavette et al., CVPR 2022 (arXiv 2203.11932); rates from a
     "distill.log_rate_step": 0.01,
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "dm": {"distill.objective": "dm"},
-    "dsa": {"distill.objective": "dsa"},
-    "soft-label": {"distill.objective": "soft-label"},
+    "dm": _TEN_STEPS | {"distill.objective": "dm"},
+    "dsa": _TEN_STEPS | {"distill.objective": "dsa"},
+    "soft-label": _TEN_STEPS | {"distill.objective": "soft-label"},
     "mtt": _PUBLISHED,
     "mtt-pruned": _PUBLISHED | {"distill.objective": "pruned", "distill.threshold": 0.1},
     # HoP-TM: parameters are admitted as they become easy, and the angle of the trajectory is matched too.
@@ -93,6 +102,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours-leaning": {},  # the same images, with nothing added to the logits
     "ours-unpruned": {"distill.objective": "mtt"},
+    "ours-ten-steps": _TEN_STEPS,
 }
 # What stands beside the ConvNet of width 64: at that width a ResNet-18 or a VGG-11 costs a core minutes a network.
 UNSEEN: dict[Architecture, int] = {"resnet18": 16, "resnet18bn": 16, "vgg11": 16, "vit": 64}
@@ -130,7 +140,8 @@ def _key(images: str, ipc: int, row: str, seed: int) -> str:
 def cells() -> Iterator[Cell]:
     """Every cell that the table asks for, the most wanted first."""
     for seed in range(3):
-        for method in ("ours", "random", "mtt", "mtt-pruned", "dsa", "dm"):  # the last two come nearest
+        # The last three come nearest.
+        for method in ("ours", "random", "mtt", "mtt-pruned", "ours-ten-steps", "dsa", "dm"):
             yield Cell("cxr4-32", 10, method, seed)
         if seed == 0:
             yield from (Cell("cxr4-32", 0, method, seed) for method in FULL)

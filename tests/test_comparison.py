@@ -314,7 +314,16 @@ def test_bytes_are_those_of_png_files():
 
 def test_a_quick_comparison_is_smaller_in_everything_that_takes_time():
     whole = recipe(
-        {"evaluate.steps": 300, "teachers.count": 10, "distill.outer_steps": 400, "evaluate.unseen": ["resnet18"]}
+        {
+            "evaluate.steps": 300,
+            "teachers.count": 10,
+            "teachers.epochs": 6,
+            "distill.outer_steps": 400,
+            "distill.student_steps": 20,
+            "distill.expert_epochs": 3,
+            "distill.max_start_epoch": 3,
+            "evaluate.unseen": ["resnet18"],
+        }
     )
     small = quickened(whole)
     assert small.teachers.count < whole.teachers.count
@@ -325,6 +334,10 @@ def test_a_quick_comparison_is_smaller_in_everything_that_takes_time():
     assert quickened(small) == small
     window = small.distill
     assert (window.first_max_start_epoch, window.window_steps) == (window.min_start_epoch, window.outer_steps)
+    assert small.distill.student_steps < whole.distill.student_steps
+    assert small.distill.inner_rate == 2 * whole.distill.inner_rate  # half as many steps lead as far
+    assert small.distill.expert_epochs < whole.distill.expert_epochs
+    assert small.last_teacher_epoch == whole.last_teacher_epoch
     own = recipe_from(whole.model_dump() | {"distill": whole.distill.model_dump() | {"window_steps": 7}})
     assert quickened(own).distill.window_steps == 7
 

@@ -37,9 +37,9 @@ OTHER = {
     "teachers.batch_size": 96,
     "teachers.storage": "full",
     "distill.ipc": 3,
-    "distill.student_steps": 20,
+    "distill.student_steps": 30,
     "distill.expert_epochs": 1,
-    "distill.max_start_epoch": 3,
+    "distill.max_start_epoch": 2,
     "distill.outer_steps": 100,
     "distill.objective": "mtt",
     "distill.threshold": 0.2,
@@ -361,6 +361,13 @@ def test_a_smoothness_that_is_not_given_suits_the_images_and_the_optimizer(size,
     settings = {"optimizer": optimizer}
     assert recipe_from({"distill": settings}).distill.for_images(size).smoothness == smoothness
     assert recipe_from({"distill": settings | {"smoothness": 0.5}}).distill.for_images(size).smoothness == 0.5
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(5, 0.08), (10, 0.04), (40, 0.01)])
+def test_a_first_rate_that_is_not_given_leads_equally_far_in_any_number_of_steps(steps, rate):
+    settings = {"student_steps": steps}
+    assert recipe_from({"distill": settings}).distill.inner_rate == pytest.approx(rate)
+    assert recipe_from({"distill": settings | {"inner_rate": 0.3}}).distill.inner_rate == 0.3
 
 
 @pytest.mark.parametrize(("size", "depth"), [(8, 1), (28, 3), (32, 3), (64, 4), (112, 5), (128, 5), (224, 6)])

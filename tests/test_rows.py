@@ -6,7 +6,7 @@ from benchmarks import rows
 
 import toys
 from medistill.images import LabelledImages
-from medistill.recipe import read_recipe
+from medistill.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,10 +41,12 @@ def test_every_cell_has_one_key_and_a_recipe_that_is_allowed(monkeypatch: pytest
         recipe = rows._recipe(cell, Path("data"), {})
         assert recipe.seed == cell.seed
         assert recipe.distill.ipc == max(cell.ipc, 1)
-        assert (
-            recipe.distill.outer_steps
-            == rows._recipe(rows.Cell(cell.images, 1, "ours", 0), Path("data"), {}).distill.outer_steps
-        )
+        ours = rows._recipe(rows.Cell(cell.images, 1, "ours", 0), Path("data"), {})
+        assert _inner_steps(recipe) == _inner_steps(ours), "methods take as many steps of a student, all in all"
+
+
+def _inner_steps(recipe: Recipe) -> int:
+    return recipe.distill.outer_steps * recipe.distill.student_steps
 
 
 def test_cells_are_filled_once_and_told_in_a_table(

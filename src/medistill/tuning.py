@@ -80,19 +80,19 @@ def tune(opened: Run, trials: int, outer_steps: int, progress: Progress) -> tupl
 def candidates(recipe: Recipe, trials: int) -> list[dict[str, Any]]:
     """The settings of every trial: the recipe's own first, then draws that depend on its seed alone.
 
-    Rates are up to four times larger or smaller than the recipe's, steps and epochs are drawn from a few usual ones.
+    The step size of the pixels and the way of a student, its rate times its steps, are up to four times larger or
+    smaller than the recipe's; steps and epochs are drawn from a few usual ones.
     Teachers stay the ones there are: a student that looks further ahead starts earlier.
     """
     settings, draw = recipe.distill, np.random.default_rng(recipe.seed_for("tune"))
     tried: list[dict[str, Any]] = [{}]
     while len(tried) < trials:
         image, inner = np.exp(draw.uniform(-1, 1, 2) * math.log(_FACTOR))
-        one: dict[str, Any] = {
-            "image_rate": _rounded(settings.image_rate * image),
-            "inner_rate": _rounded(settings.inner_rate * inner),
-        }
+        one: dict[str, Any] = {"image_rate": _rounded(settings.image_rate * image)}
+        steps = settings.student_steps
         if settings.follows_teachers or settings.objective == "soft-label":
-            one["student_steps"] = int(draw.choice(_STUDENT_STEPS))
+            steps = one["student_steps"] = int(draw.choice(_STUDENT_STEPS))
+        one["inner_rate"] = _rounded(settings.inner_rate * inner * settings.student_steps / steps)
         if settings.follows_teachers:
             furthest = recipe.last_teacher_epoch
             earliest = max(settings.min_start_epoch, settings.first_max_start_epoch if settings.window_steps else 0)
