@@ -103,12 +103,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "ours-leaning": {},  # the same images, with nothing added to the logits
     "ours-unpruned": {"distill.objective": "mtt"},
     "ours-ten-steps": _TEN_STEPS,
+    # What the images hold beyond what five epochs bring out of them.
+    "full-balanced-20-epochs": {"evaluate.full_epochs": 20},
 }
 # What stands beside the ConvNet of width 64: at that width a ResNet-18 or a VGG-11 costs a core minutes a network.
 UNSEEN: dict[Architecture, int] = {"resnet18": 16, "resnet18bn": 16, "vgg11": 16, "vit": 64}
 _Said = dict[int, list[NDArray[np.uint8]]]  # by seed, a class for every test image from each network
 CHOSEN = ("random", "herding", "k-center")
-FULL = ("full-natural", "full-balanced")
+FULL = ("full-natural", "full-balanced", "full-balanced-20-epochs")
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ def _filled(cell: Cell, recipe: Recipe, work: Path) -> tuple[list[NDArray[np.uin
 def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
     if cell.method in FULL:
         arms = full_arms(opened.recipe, opened.splits.train, opened.transform)
-        return next(arm for arm in arms if arm.name == cell.method)
+        return next(arm for arm in arms if arm.name == cell.method.removesuffix("-20-epochs"))
     if cell.method in CHOSEN:
         (contender,) = Contenders(opened, Question(methods=(cell.method,)), Silence()).of[cell.method]
         return contender.arm

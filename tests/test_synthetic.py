@@ -35,7 +35,7 @@ def test_a_start_has_ipc_images_of_every_class_in_the_order_of_the_classes(how):
     assert (made.targets.sum(1) == 1).all()
     assert not made.has_soft_labels
     assert made.class_names == films((1, 1, 1)).class_names
-    assert made.inner_rate == 0.04
+    assert made.inner_rate == DistillSettings().inner_rate
     assert len(made) == 9
 
 
