@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import medistill.comparison.contenders
@@ -301,6 +302,19 @@ def test_an_unknown_method_is_refused_with_the_known_ones():
     with pytest.raises(RecipeError, match=r"--methods boyl: expected some of scratch, byol, .*, full\."):
         Question(methods=("boyl", "skd"))
     assert len(set(METHODS)) == len(METHODS) == 15
+
+
+def test_the_real_images_of_a_table_take_what_its_files_take_and_not_what_the_list_does(tmp_path):
+    listing = tmp_path / "films.csv"
+    names = [f"{split}-{number}.png" for split in ("train", "val", "test") for number in range(24)]
+    draw = np.random.default_rng(0)
+    for name in names:
+        Image.fromarray(draw.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / name)
+    lines = [f"{name},{'ill' if number % 2 else 'well'},{name.split('-')[0]}" for number, name in enumerate(names)]
+    listing.write_text("path,label,split\n" + "\n".join(lines))
+    run = open_run(recipe(QUICK | {"source.path": str(listing), "machine.processes": 1}), tmp_path / "out")
+    found = compare(run, Question(methods=("random",), seeds=1), Silence()).original_bytes
+    assert found["listed images, all splits"] == sum((tmp_path / name).stat().st_size for name in names)
 
 
 def test_bytes_are_those_of_png_files():

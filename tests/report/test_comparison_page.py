@@ -78,7 +78,7 @@ def test_the_headline_tells_what_the_best_needs() -> None:
     assert headline(made_up.comparison(*made_up.COMPARED)) == (
         "With 20 labelled images a class, BYOL, fine-tuned (saw all, unlabelled) came first of 7 rows on test: "
         "72.0 ± 1.2 % balanced accuracy; against random real images +10.0 to +14.0 points (95 % interval); "
-        "of those that get nothing else, pruned trajectory matching: 70.0 ± 1.2 %; "
+        "of those that need no unlabelled images, pruned trajectory matching: 70.0 ± 1.2 %; "
         "with all labels 85.0 ± 1.2 %."
     )
     assert headline(made_up.comparison(made_up.COMPARED[1])) == (

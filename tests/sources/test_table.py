@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from medistill.errors import SourceError
-from medistill.sources.table import read_table
+from medistill.sources.table import image_files, read_table
 
 LINES = ["path,label,group,split", "a.png,ill,p1,train", "b.png,well,p2,train", "sub/c.png,ill,p3,val"]
 
@@ -31,6 +31,15 @@ def test_a_line_gives_an_image_its_class_group_and_split(tmp_path):
     assert (train.labels.tolist(), train.groups.tolist()) == ([0, 1], ["p1", "p2"])
     assert [int(image.max()) for image in train.images] == [0, 10]
     assert [int(image.max()) for image in validation.images] == [20]
+
+
+def test_the_files_of_a_table_are_those_it_lists_or_the_archive_beside_it(tmp_path):
+    path = films(tmp_path, LINES)
+    (tmp_path / "unlisted.png").write_bytes(b"")
+    assert image_files(path) == [tmp_path / name for name in ("a.png", "b.png", "sub/c.png")]
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+        archive.write(tmp_path / "a.png", "a.png")
+    assert image_files(path) == [tmp_path / "films.zip"]
 
 
 def test_group_and_split_may_be_absent_and_further_columns_are_ignored(tmp_path):

@@ -24,6 +24,8 @@ from medistill.images import LabelledImages
 from medistill.jobs import Progress
 from medistill.pipeline import Run
 from medistill.report.words import duration
+from medistill.sources.opening import PHANTOM, split_off
+from medistill.sources.table import image_files
 
 _Key = tuple[str, Protocol, int | None]
 
@@ -217,9 +219,11 @@ def _comparison(
 def _original_bytes(opened: Run) -> dict[str, int]:
     """The training images as they are in memory at the recipe's size; and the whole source as it lies on disk."""
     found = {"training images, 8 bits a pixel": opened.splits.train.pixels.nbytes}
-    path = Path(opened.recipe.source.path or "")
-    if path.is_file():
+    path = Path(split_off(opened.recipe.source.path or PHANTOM)[0]).expanduser()
+    if path.suffix.casefold() == ".csv":
+        found["listed images, all splits"] = sum(file.stat().st_size for file in image_files(path))
+    elif path.is_file():
         found["source file, all splits"] = path.stat().st_size
-    elif opened.recipe.source.path and path.is_dir():
+    elif path.is_dir():
         found["source folder, all splits"] = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return found

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 _REAL = ("random", "scratch", "herding", "k-center")
 _DISTILLED = ("soft-label", "dm", "dsa", "mtt", "pruned")
-_PRETRAINED = ("byol", "simsiam", "skd", "mae", "transfer")
+_PRETRAINED = ("byol", "simsiam", "skd", "mae")
 _FAMILIES: tuple[tuple[str, tuple[str, ...], Protocol], ...] = (
     ("Few real images", _REAL, "budget"),
     ("Distilled images", _DISTILLED, "budget"),
     ("Pre-trained on the few", _PRETRAINED, "budget"),
     ("Pre-trained on all, unlabelled", _PRETRAINED, "unlabelled"),
+    ("Pre-trained elsewhere", ("transfer",), "budget"),
 )
 _LEAST_GAP = 0.045  # of the height, between two labels
 _RIGHT = 1.02  # of the width, where labels stand
@@ -74,9 +75,11 @@ def growth_curves(rows: Sequence[Compared]) -> str:
         rows: of several budgets; all images with balanced sampling are a dashed line in every panel.
     """
     ceiling = _ceiling(rows)
-    with canvas("growth-curves", 9, 6.6) as figure:
-        panels = figure.subplots(2, 2, sharex=True, sharey=True)
-        for axes, (title, methods, protocol) in zip(panels.flat, _FAMILIES, strict=True):
+    with canvas("growth-curves", 9, 9.6) as figure:
+        panels = figure.subplots(3, 2, sharex=True, sharey=True)
+        for axes in panels.flat[len(_FAMILIES) :]:
+            axes.set_axis_off()
+        for axes, (title, methods, protocol) in zip(panels.flat, _FAMILIES, strict=False):
             for color, method in zip(HUES, methods, strict=False):
                 members = [row for row in rows if (_method(row), row.protocol) == (method, protocol) and row.ipc]
                 if members:

@@ -76,7 +76,7 @@ def headline(comparison: Comparison) -> str:
 
     For instance: "With 20 labelled images a class, BYOL, fine-tuned (saw all, unlabelled) came first of 12 rows on
     test: 71.2 ± 1.0 % balanced accuracy; against random real images +2.8 to +6.1 points (95 % interval); of those
-    that get nothing else, pruned trajectory matching: 69.9 ± 0.8 %; with all labels 85.0 ± 0.4 %."
+    that need no unlabelled images, pruned trajectory matching: 69.9 ± 0.8 %; with all labels 85.0 ± 0.4 %."
     """
     most = max(comparison.ipcs)
     few = [row for row in comparison.rows if row.ipc == most]
@@ -101,7 +101,7 @@ def headline(comparison: Comparison) -> str:
         sentence += f"; against {against} {words.points(first.above)} points (95 % interval)"
     if about:
         alone = best([row for row in few if row.protocol == "budget"])
-        sentence += f"; of those that get nothing else, {words.plain_name(alone.name)}: {said(alone)}"
+        sentence += f"; of those that need no unlabelled images, {words.plain_name(alone.name)}: {said(alone)}"
     if full:
         sentence += f"; with all labels {said(best(full))}"
     return sentence + "."

@@ -34,8 +34,8 @@ def read_table(path: Path) -> Found:
         SourceError: a column is missing, or a line (named by its number) has no label, an unknown split, or a path
             that is missing, listed before, or leads out of the folder.
     """
-    beside = path.with_suffix(".zip")
-    container: Container = Archive(beside) if beside.is_file() else Folder(path.parent)
+    beside = _archive_beside(path)
+    container: Container = Folder(path.parent) if beside is None else Archive(beside)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = _rows(path.name, csv.DictReader(stream), container)
@@ -57,6 +57,20 @@ def read_table(path: Path) -> Found:
         parts[split] = Part(images, labels, groups if alone < len(rows) else None)
     notes = (f"{alone:,} images have no group: each counts as a patient of its own.",) if 0 < alone < len(rows) else ()
     return Found(path.name, "csv", parts, class_names, notes=notes)
+
+
+def image_files(path: Path) -> list[Path]:
+    """The files that hold the images which a readable CSV lists: the zip beside it, or each one's own."""
+    beside = _archive_beside(path)
+    if beside is not None:
+        return [beside]
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        return sorted({path.parent / row["path"].strip() for row in csv.DictReader(stream)})
+
+
+def _archive_beside(path: Path) -> Path | None:
+    beside = path.with_suffix(".zip")
+    return beside if beside.is_file() else None
 
 
 def _rows(file: str, reader: "csv.DictReader[str]", container: Container) -> list[_Row]:
