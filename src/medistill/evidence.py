@@ -129,6 +129,20 @@ class Detail(Record):
     calibration: tuple[tuple[float, float, float], ...]
 
 
+class Intervals(Record):
+    """The intervals of a row's figures besides that of balanced accuracy, from the same draws.
+
+    `sensitivity` and `specificity` are by class. `auc` is over repetitions alone, by Student's t, and so knows nothing
+    of other images; None of a single repetition.
+    """
+
+    accuracy: Interval
+    harmonic_mean: Interval
+    sensitivity: dict[str, Interval]
+    specificity: dict[str, Interval]
+    auc: Interval | None
+
+
 class Compared(Row):
     """A row of a comparison of methods.
 
@@ -139,6 +153,7 @@ class Compared(Row):
     to send, as PNG files or as sealed; `train_seconds` is the wall time of training one network on them while others
     trained beside it. `above` is how far the row lies above that of `Comparison.against` on the same network, at the
     same budget or of all images, image by image and repetition by repetition; None where there is no such row.
+    `intervals` is None in tables that were written before there were any.
     """
 
     protocol: Protocol | None
@@ -147,6 +162,7 @@ class Compared(Row):
     train_seconds: float
     above: Difference | None
     detail: Detail
+    intervals: Intervals | None = None
 
 
 class Pretrained(Record):
