@@ -153,7 +153,6 @@ class Compared(Row):
     to send, as PNG files or as sealed; `train_seconds` is the wall time of training one network on them while others
     trained beside it. `above` is how far the row lies above that of `Comparison.against` on the same network, at the
     same budget or of all images, image by image and repetition by repetition; None where there is no such row.
-    `intervals` is None in tables that were written before there were any.
     """
 
     protocol: Protocol | None
@@ -162,7 +161,7 @@ class Compared(Row):
     train_seconds: float
     above: Difference | None
     detail: Detail
-    intervals: Intervals | None = None
+    intervals: Intervals
 
 
 class Pretrained(Record):
