@@ -1,10 +1,10 @@
-"""Every method on every set: the table of docs/results.md, one cell at a time.
+"""Every method on every set, one cell at a time.
 
 A cell is one method, on one set, at one number of images a class, from one seed: a distillation or a choice of images,
 then networks trained on it by the fair protocol, their rate chosen on validation, and judged once on the test split.
 Finished cells are kept in `rows.json` with the digest of their recipe and what every network said of every test image:
 work stops and goes on anywhere, a changed recipe is judged anew, and every interval can be computed again. All methods
-of a set share network, augmentation, rates and number of outer steps; what else a method asks for is in `METHODS`.
+of a set share network, augmentation and the student's steps in all; what else a method asks for is in `METHODS`.
 
     python -m benchmarks.rows --data FOLDER --work runs/rows                             all that is missing
     python -m benchmarks.rows --data FOLDER --work runs/rows --only cxr4-32/ipc10 --minutes 60   some of it
