@@ -331,7 +331,7 @@ def test_the_real_images_of_a_table_take_what_its_files_take_and_not_what_the_li
     listing.write_text("path,label,split\n" + "\n".join(lines))
     run = open_run(recipe(QUICK | {"source.path": str(listing), "machine.processes": 1}), tmp_path / "out")
     found = compare(run, Question(methods=("random",), seeds=1), Silence()).original_bytes
-    assert found["listed images, all splits"] == sum((tmp_path / name).stat().st_size for name in names)
+    assert found["source files, all splits"] == sum((tmp_path / name).stat().st_size for name in names)
 
 
 def test_bytes_are_those_of_png_files():

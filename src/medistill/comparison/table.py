@@ -7,7 +7,6 @@ comparison that was interrupted, or that asks for one method, budget or seed mor
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -23,8 +22,7 @@ from medistill.images import LabelledImages
 from medistill.jobs import Progress
 from medistill.pipeline import Run
 from medistill.report.words import duration
-from medistill.sources.opening import PHANTOM, split_off
-from medistill.sources.table import image_files
+from medistill.sources.opening import PHANTOM, files_of
 
 _Key = tuple[str, Protocol, int | None]
 
@@ -225,13 +223,8 @@ def _comparison(
 
 
 def _original_bytes(opened: Run) -> dict[str, int]:
-    """The training images as they are in memory at the recipe's size; and the whole source as it lies on disk."""
+    """The training images as they are in memory at the recipe's size, and the source's files as they lie on disk."""
     found = {"training images, 8 bits a pixel": opened.splits.train.pixels.nbytes}
-    path = Path(split_off(opened.recipe.source.path or PHANTOM)[0]).expanduser()
-    if path.suffix.casefold() == ".csv":
-        found["listed images, all splits"] = sum(file.stat().st_size for file in image_files(path))
-    elif path.is_file():
-        found["source file, all splits"] = path.stat().st_size
-    elif path.is_dir():
-        found["source folder, all splits"] = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if files := files_of(opened.recipe.source.path or PHANTOM):
+        found["source files, all splits"] = sum(file.stat().st_size for file in files)
     return found

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from medistill.errors import SourceError
+from medistill.sources.container import Folder
 from medistill.sources.folder import read_folder
 from medistill.sources.found import Found, Part, split_name
 from medistill.sources.npz import read_npz
 from medistill.sources.phantom import read_phantom
-from medistill.sources.table import read_table
+from medistill.sources.table import image_files, read_table
 
 PHANTOM = "phantom"
 """The source that needs no file."""
@@ -31,6 +32,20 @@ def open_source(source: str, size: int | None = None, channels: int = 1) -> Foun
     path, split = split_off(source)
     found = _open(path, size, channels)
     return found if split is None else found.only(split)
+
+
+def files_of(source: str) -> list[Path]:
+    """The files that hold the images of a source which `open_source` can open; phantoms have none.
+
+    Those of a folder are all that are not hidden, those of a table the ones that it lists, or the zip beside it.
+    """
+    place, _ = split_off(source)
+    if place == PHANTOM:
+        return []
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return [path / name for name in Folder(path).names()]
+    return image_files(path) if path.suffix.casefold() == ".csv" else [path]
 
 
 def split_off(source: str) -> tuple[str, str | None]:

@@ -65,7 +65,7 @@ def image_files(path: Path) -> list[Path]:
     if beside is not None:
         return [beside]
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        return sorted({path.parent / row["path"].strip() for row in csv.DictReader(stream)})
+        return sorted({path.parent / _name_of(row["path"]) for row in csv.DictReader(stream)})
 
 
 def _archive_beside(path: Path) -> Path | None:
@@ -101,9 +101,14 @@ def _rows(file: str, reader: "csv.DictReader[str]", container: Container) -> lis
     return rows
 
 
+def _name_of(path: str) -> PurePosixPath:
+    """A path as it stands in a table, which may have been written on Windows."""
+    return PurePosixPath(path.strip().replace("\\", "/"))
+
+
 def _row(line: str, fields: dict[str, str], *, has_splits: bool) -> _Row:
     path, label, group, split = ((fields.get(column) or "").strip() for column in ("path", "label", "group", "split"))
-    name = PurePosixPath(path.replace("\\", "/"))
+    name = _name_of(path)
     if not path or name.is_absolute() or PureWindowsPath(path).drive or ".." in name.parts:
         raise SourceError(
             f"{line} has a path that is empty, absolute or leads out of the folder; expected one relative to the CSV's "
