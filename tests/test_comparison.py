@@ -330,8 +330,22 @@ def test_the_real_images_of_a_table_take_what_its_files_take_and_not_what_the_li
     lines = [f"{name},{'ill' if number % 2 else 'well'},{name.split('-')[0]}" for number, name in enumerate(names)]
     listing.write_text("path,label,split\n" + "\n".join(lines))
     run = open_run(recipe(QUICK | {"source.path": str(listing), "machine.processes": 1}), tmp_path / "out")
-    found = compare(run, Question(methods=("random",), seeds=1), Silence()).original_bytes
-    assert found["source files, all splits"] == sum((tmp_path / name).stat().st_size for name in names)
+    found = {cost.name: cost for cost in compare(run, Question(methods=("random",), seeds=1), Silence()).costs}
+    assert found["source files, all splits"].size_bytes == sum((tmp_path / name).stat().st_size for name in names)
+    assert found["random"].share == found["random"].size_bytes / png_bytes(run.splits.train.pixels)
+
+
+def test_what_is_sent_has_its_time_on_every_line_and_its_ratio_to_all_images(whole):
+    folder, comparison = whole
+    found = {cost.name: cost for cost in comparison.costs}
+    assert not {"byol", "transfer (gratings drawn here)", "majority"} & set(found)
+    row = next(row for row in comparison.rows if row.name == "mtt")
+    assert found["mtt"].size_bytes == row.sent_bytes
+    assert found["mtt"].share == row.sent_bytes / found["full-natural"].size_bytes > 1  # toy films are very small
+    assert found["mtt"].transmission_seconds["10 Mbit/s"] == pytest.approx(row.sent_bytes / 1_250_000)
+    assert found["training images as PNG files"].size_bytes == found["full-natural"].size_bytes
+    assert found["source files, all splits"].size_bytes == (folder / "films.npz").stat().st_size
+    assert "| source files, all splits |" in (folder / "out/comparison.md").read_text()
 
 
 def test_bytes_are_those_of_png_files():

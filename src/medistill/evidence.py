@@ -178,11 +178,27 @@ class Pretrained(Record):
     spread: float
 
 
+class Cost(Record):
+    """What images take to send.
+
+    `share` is how much that is beside all training images as PNG files: 1 is as much, and a package can be larger.
+    `transmission_seconds` has the time on each line. The real images of which nobody needs to send any have neither
+    `images` nor `train_seconds`, the wall time of training one network.
+    """
+
+    name: str
+    images: int | None
+    size_bytes: Whole
+    share: float
+    transmission_seconds: dict[str, float]
+    train_seconds: float | None
+
+
 class Comparison(Record):
     """Methods side by side on the same images, networks and rates; `seeds` repetitions of everything.
 
-    `against` names the row that the others are held against, `original_bytes` is what the real images take that nobody
-    needs to send, `machines` what computed the rows.
+    `against` names the row that the others are held against, `costs` has the rows whose networks need nothing but what
+    is sent and then the real images, `machines` is what computed the rows.
     """
 
     title: str
@@ -199,8 +215,8 @@ class Comparison(Record):
     machines: tuple[str, ...]
     against: str
     notes: tuple[str, ...]
-    original_bytes: dict[str, int]
     rows: tuple[Compared, ...]
+    costs: tuple[Cost, ...]
     pretrained: tuple[Pretrained, ...]
 
 

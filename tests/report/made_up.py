@@ -5,6 +5,7 @@ from typing import Any
 from medistill.evidence import (
     Compared,
     Comparison,
+    Cost,
     Detail,
     Difference,
     Figure,
@@ -104,6 +105,12 @@ COMPARED = (
 )
 
 
+def cost(name: str, size: int, share: float, **changes: Any) -> Cost:
+    seconds = {"1 Mbit/s": size / 125_000, "10 Mbit/s": size / 1_250_000}
+    fields: dict[str, Any] = {"images": None, "train_seconds": None, "transmission_seconds": seconds}
+    return Cost(name=name, size_bytes=size, share=share, **fields | changes)
+
+
 def comparison(*rows: Compared, **changes: Any) -> Comparison:
     fields: dict[str, Any] = {
         "title": "a table",
@@ -120,8 +127,12 @@ def comparison(*rows: Compared, **changes: Any) -> Comparison:
         "machines": ("torch 2.13.0, AVX512, float32",),
         "against": "random",
         "notes": ("a note <b>in bold</b>",),
-        "original_bytes": {"source file, all splits": 37_000_000},
         "rows": rows,
+        "costs": (
+            cost("pruned", 40_000, 0.02, images=40, train_seconds=3.2),
+            cost("dm", 5_000_000, 2.5, images=40, train_seconds=3.2),
+            cost("source files, all splits", 37_000_000, 18.5),
+        ),
         "pretrained": (
             Pretrained(
                 method="byol",

@@ -29,7 +29,7 @@ def test_whatever_comes_from_outside_is_escaped() -> None:
             title=evil,
             classes=(evil, "b"),
             notes=(evil,),
-            original_bytes={evil: 1},
+            costs=(made_up.cost(evil, 1, 1, transmission_seconds={evil: 1}),),
             software={evil: evil},
             machines=(evil,),
         )
@@ -46,8 +46,8 @@ def test_every_row_says_what_its_networks_saw_and_what_it_costs() -> None:
     assert "of one seed and know nothing of the next" in words_of(
         page(made_up.comparison(*made_up.COMPARED, seeds=(0,)))
     )
-    assert "pruned trajectory matching 40 40.0 kB 2 % 0.3 s 32 ms 3 ms 3.2 s" in text
-    assert "source file, all splits 37.0 MB, 4 min 56 s at 1 Mbit/s" in text
+    assert "pruned trajectory matching 40 40.0 kB 2 % 0.3 s 32 ms 3.2 s" in text
+    assert "source files, all splits - 37.0 MB 1,850 % 4 min 56 s 29.6 s -" in text
     assert "BYOL ConvNet 2,000 0 300 1.900 0.300 0.72" in text
 
 
@@ -62,6 +62,10 @@ def test_an_auc_without_an_interval_stands_alone_and_the_page_says_what_it_is_ov
     assert "85.0 ± 1.2 21.0 to 22.0 85.0 ± 1.2 85.0 ± 1.2" in words_of(page())
     assert "That of AUC is over seeds alone" in words_of(page())
     assert "AUC has none with one seed" in words_of(page(made_up.comparison(*made_up.COMPARED, seeds=(0,))))
+
+
+def test_a_package_that_is_larger_than_all_images_is_not_said_to_be_as_large() -> None:
+    assert "distribution matching (DM) 40 5.0 MB 250 % 40.0 s 4.0 s 3.2 s" in words_of(page())
 
 
 def test_only_the_holders_page_shows_and_announces_real_images() -> None:

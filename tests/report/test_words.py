@@ -55,6 +55,14 @@ def test_sizes_come_in_the_unit_that_suits_them(count: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("part", "text"),
+    [(0, "0 %"), (0.0024, "0.24 %"), (0.0996, "10 %"), (0.997, "100 %"), (1.07, "107 %"), (12.5, "1,250 %")],
+)
+def test_a_share_above_the_whole_is_told_as_it_is(part: float, text: str) -> None:
+    assert words.share(part) == text
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (412.3, "6 min 52 s"), (3725, "1 h 2 min")],
 )

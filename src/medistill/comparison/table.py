@@ -13,6 +13,7 @@ import numpy as np
 from medistill import intervals, metrics, pipeline
 from medistill.comparison.cells import Cell, Finding, cell_path, keep, lacking, recall
 from medistill.comparison.contenders import Contenders
+from medistill.comparison.costs import costs, original_bytes
 from medistill.comparison.pages import write_pages
 from medistill.comparison.question import Question
 from medistill.evaluate import commonest, judge_arms, majority
@@ -22,7 +23,6 @@ from medistill.images import LabelledImages
 from medistill.jobs import Progress
 from medistill.pipeline import Run
 from medistill.report.words import duration
-from medistill.sources.opening import PHANTOM, files_of
 
 _Key = tuple[str, Protocol, int | None]
 
@@ -46,6 +46,7 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
     lines: dict[_Key, list[Finding]] = {}
     pretrained: dict[Pretrained, None] = {}  # an encoder of all images serves every budget
     machines: dict[str, None] = {}
+    originals = original_bytes(opened)
     comparison = None
     waiting = {turn.recipe.seed for turn in lacking(opened, question)}
     taken: list[float] = []  # seconds of every seed that was waited for
@@ -72,6 +73,7 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
             len(judged),
             split,
             rows,
+            originals,
             tuple(pretrained),
             tuple(machines),
         )
@@ -198,6 +200,7 @@ def _comparison(
     judged_images: int,
     split: str,
     rows: Sequence[Compared],
+    originals: Mapping[str, int],
     pretrained: tuple[Pretrained, ...],
     machines: tuple[str, ...],
 ) -> Comparison:
@@ -216,15 +219,7 @@ def _comparison(
         machines=machines,
         against=against,
         notes=opened.splits.notes,
-        original_bytes=_original_bytes(opened),
         rows=tuple(rows),
+        costs=costs(rows, originals),
         pretrained=pretrained,
     )
-
-
-def _original_bytes(opened: Run) -> dict[str, int]:
-    """The training images as they are in memory at the recipe's size, and the source's files as they lie on disk."""
-    found = {"training images, 8 bits a pixel": opened.splits.train.pixels.nbytes}
-    if files := files_of(opened.recipe.source.path or PHANTOM):
-        found["source files, all splits"] = sum(file.stat().st_size for file in files)
-    return found

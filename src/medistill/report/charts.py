@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from medistill.evidence import Compared, Protocol
+from medistill.evidence import Compared, Cost, Protocol
 from medistill.report.drawing import COLORS, HUES, canvas, svg
 from medistill.report.words import plain_name
 
@@ -26,7 +26,7 @@ _LEAST_GAP = 0.045  # of the height, between two labels
 _RIGHT = 1.02  # of the width, where labels stand
 
 
-def is_distilled(row: Compared) -> bool:
+def is_distilled(row: Compared | Cost) -> bool:
     """Whether a row's images are synthetic."""
     return _method(row) in _DISTILLED
 
@@ -200,7 +200,7 @@ def _ceiling(rows: Sequence[Compared]) -> Compared | None:
     return next((row for row in rows if row.name == "full-balanced"), None)
 
 
-def _method(row: Compared) -> str:
+def _method(row: Compared | Cost) -> str:
     """What a row is called before a remark in brackets."""
     return row.name.partition(" (")[0]
 

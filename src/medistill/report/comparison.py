@@ -11,8 +11,6 @@ from medistill.report import charts, words
 from medistill.report.curves import accuracy_bars
 from medistill.report.page import render
 
-BANDWIDTHS = {"1 Mbit/s": 1.0, "10 Mbit/s": 10.0, "100 Mbit/s": 100.0}
-
 
 def render_comparison(
     comparison: Comparison,
@@ -37,7 +35,6 @@ def render_comparison(
     rows = [row for row in comparison.rows if row.ipc in (most, None)]
     compared = [row for row in rows if row.protocol]
     drawable = find_spec("matplotlib") is not None
-    full = next((row for row in rows if row.protocol == "full"), None)
 
     def chart(
         draw: Callable[[Sequence[Compared]], str], which: Sequence[Compared], needed: bool = True
@@ -53,15 +50,12 @@ def render_comparison(
         "all_rows": comparison.rows,
         "rows": rows,
         "compared": compared,
-        "sent_rows": charts.sent(comparison.rows),
         "is_distilled": charts.is_distilled,
         "bars": chart(_bars(comparison.split), rows),
         "growth": chart(charts.growth_curves, comparison.rows, len(comparison.ipcs) > 1),
         "bytes_chart": chart(charts.accuracy_for_bytes, comparison.rows),
         "roc": chart(charts.roc_curves, compared),
         "calibration": chart(charts.calibration_curves, compared),
-        "full_bytes": full.sent_bytes if full else None,
-        "bandwidths": BANDWIDTHS,
         "sheets": sheets,
         "nearest": nearest,
         "shows_patients": shows_patients or bool(nearest),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from medistill.evidence import Compared, Comparison, Helped, Study
+from medistill.evidence import Compared, Comparison, Cost, Helped, Study
 from medistill.report import words
 
 _HEAD = (
@@ -19,6 +19,8 @@ _HEAD = (
     "training",
 )
 
+_COST_HEAD = ("images of", "images", "bytes", "of all")
+
 _STUDY_HEAD = (
     "hospital B has",
     "own images a class",
@@ -32,7 +34,7 @@ _STUDY_HEAD = (
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """A line for every row, its figures in percent, mean and standard deviation over networks."""
+    """A line for every row, its figures in percent, mean and standard deviation over networks; then costs."""
     seeds = ", ".join(map(str, comparison.seeds))
     networks = comparison.rows[-1].accuracy.n
     about = (
@@ -40,7 +42,14 @@ def comparison_table(comparison: Comparison) -> str:
         f"mean ± sd of {words.counted(networks, 'network')} over seeds {seeds}."
     )
     head = tuple(name.format(against=_escaped(words.plain_name(comparison.against))) for name in _HEAD)
-    return f"{_escaped(about)}\n\n{_table(head, 3, [_cells(row) for row in comparison.rows])}\n"
+    lines = [f"at {name}" for name in comparison.costs[0].transmission_seconds]
+    parts = [
+        _escaped(about),
+        _table(head, 3, [_cells(row) for row in comparison.rows]),
+        "What images take to send; all are the training images as PNG files, at the size that networks see:",
+        _table((*_COST_HEAD, *lines), 1, [_cost_cells(cost) for cost in comparison.costs]),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def study_table(study: Study) -> str:
@@ -89,6 +98,16 @@ def _cells(row: Compared) -> tuple[str, ...]:
         words.percent(row.auc),
         words.size(row.sent_bytes),
         words.duration(row.train_seconds),
+    )
+
+
+def _cost_cells(cost: Cost) -> tuple[str, ...]:
+    return (
+        _escaped(words.plain_name(cost.name)),
+        "" if cost.images is None else f"{cost.images:,}",
+        words.size(cost.size_bytes),
+        words.share(cost.share),
+        *map(words.duration, cost.transmission_seconds.values()),
     )
 
 

@@ -33,9 +33,9 @@ def render(template: str, values: dict[str, Any]) -> str:
         "plain_name": words.plain_name,
         "protocol_name": words.protocol_name,
         "scenario_name": words.scenario_name,
+        "share": words.share,
         "size": words.size,
         "tied": _tied,
-        "transmission": words.transmission,
         "worth_number": words.worth_number,
     }
     return environment.get_template(template).render(values)

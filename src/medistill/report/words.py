@@ -110,6 +110,12 @@ def percent(figure: Figure) -> str:
     return str(figure) if figure.n > 1 else f"{100 * figure.mean:.1f}"
 
 
+def share(part: float) -> str:
+    """A part of a whole in percent, "0.24 %", "37 %", "1,250 %": two digits, or as many as stand before the point."""
+    value = 100 * part
+    return f"{value:.2g} %" if value < 9.95 else f"{value:,.0f} %"
+
+
 def points(apart: Difference | None) -> str:
     """How far one row lies above another in percentage points, "-2.8 to +7.1"; empty where none was held against."""
     if apart is None:
@@ -158,11 +164,6 @@ def size(count_bytes: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
-
-
-def transmission(count_bytes: int, megabits: float) -> str:
-    """How long bytes take on a line of so many megabits a second, in words."""
-    return duration(8 * count_bytes / (1e6 * megabits))
 
 
 def duration(duration_s: float) -> str:
