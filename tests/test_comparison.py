@@ -170,6 +170,9 @@ def test_cells_brought_from_elsewhere_give_the_same_table_and_train_nothing(whol
     assert len(elsewhere.machines) == 1
     assert watch.advanced == 0
     assert not list((tmp_path / "out").glob("work/networks/*"))
+    told = "Not shown are those of"
+    assert told in (tmp_path / "out/comparison.html").read_text()
+    assert told not in (folder / "out/comparison.html").read_text()
 
 
 def test_a_cell_of_another_recipe_source_or_split_is_not_taken(whole, tmp_path):

@@ -263,6 +263,10 @@ def test_compare_prints_a_table_and_leaves_the_comparison(place: Path) -> None:
     assert printed.exit_code == 0, printed.stderr
     assert "BYOL" in printed.stdout
     assert "unlabelled" in printed.stdout
+    told = printed.stdout.replace("\n", "")
+    assert str(place / "compared/holder.html") in told
+    assert str(place / "compared/packages") not in told  # nothing was distilled
+    assert "holder.html is for you alone: beside each synthetic image that it shows" in " ".join(printed.stdout.split())
     answer = json.loads(medistill(*common, *changes, "--json").stdout)
     assert answer == json.loads((place / "compared/comparison.json").read_text())
     assert {row["name"] for row in answer["rows"]} >= {"scratch", "byol", "byol-linear", "full-natural"}

@@ -77,6 +77,27 @@ def test_only_the_holders_page_shows_and_announces_real_images() -> None:
     assert "may show real patients" in words_of(page(shows_patients=True))
 
 
+def test_images_that_are_not_here_are_named() -> None:
+    text = words_of(page())
+    assert "Not shown are those of distribution matching (DM): no package" in text
+    assert "not films to read a diagnosis from" in text
+    found = made_up.comparison(*made_up.COMPARED)
+    bare = words_of(render_comparison(found, {}, {}, False, 'name = "a"'))
+    assert "Not shown are those of distribution matching (DM), pruned trajectory matching: no package" in bare
+    assert "not films to read" not in bare
+    whole = words_of(render_comparison(found, {"dm": b"PNG", "pruned": b"PNG"}, {}, False, 'name = "a"'))
+    assert "Not shown" not in whole
+
+
+def test_readings_of_the_test_split_are_those_of_one_folder() -> None:
+    assert "Test split read 1 time in the folder of this run" in words_of(page())
+
+
+def test_a_reader_learns_that_skd_is_a_reading() -> None:
+    assert "arXiv 2206.03009" in page(made_up.comparison(*made_up.COMPARED, made_up.compared("skd-linear", 0.5)))
+    assert "arXiv" not in page()
+
+
 def test_growth_is_drawn_where_there_are_several_budgets() -> None:
     rows = (*made_up.COMPARED, made_up.compared("pruned", 0.6, 5))
     assert "Balanced accuracy over images a class" in page(made_up.comparison(*rows))

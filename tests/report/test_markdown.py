@@ -28,6 +28,12 @@ def test_what_images_take_to_send_stands_below() -> None:
     ]
 
 
+def test_a_reader_learns_that_skd_is_a_reading() -> None:
+    lines = comparison_table(made_up.comparison(*made_up.COMPARED, made_up.compared("skd", 0.5))).splitlines()
+    assert [line for line in lines if "arXiv 2206.03009" in line and line.startswith("SKD is our reading")]
+    assert "arXiv" not in comparison_table(made_up.comparison(*made_up.COMPARED))
+
+
 def test_names_bring_no_markup() -> None:
     text = comparison_table(made_up.comparison(made_up.compared("<b>|*x*", 0.5), title="[a](b)"))
     assert "&#60;b&#62;&#124;&#42;x&#42;" in text

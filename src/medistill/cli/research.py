@@ -81,8 +81,9 @@ def compare(
     about = f"on {comparison.judged_images:,} {comparison.split} images, seeds {seeds_said}"
     console.out.print(console.rows_table(comparison.rows, about))
     for name in ("comparison.html", "comparison.md", "comparison.json", "packages", "holder.html"):
-        console.out.print(str(opened.out / name))
-    console.out.print("holder.html shows real images: it is for you alone.")
+        if (opened.out / name).exists():  # cells that were brought come without packages
+            console.out.print(str(opened.out / name))
+    console.out.print("holder.html is for you alone: beside each synthetic image that it shows stands a real one.")
 
 
 @console.reported

@@ -25,7 +25,7 @@ def render_comparison(
 
     Args:
         comparison: the table and what stands behind it.
-        sheets: a contact sheet of the images that each objective made, by its name.
+        sheets: a contact sheet of the images that each objective made, by its name; the page names those it lacks.
         nearest: the same with the nearest real training image under each, for nobody but the holder; empty for a page
             that is shown to others.
         shows_patients: whether `sheets` may show patients, because distillation began with real images.
@@ -34,6 +34,7 @@ def render_comparison(
     most = max(comparison.ipcs)
     rows = [row for row in comparison.rows if row.ipc in (most, None)]
     compared = [row for row in rows if row.protocol]
+    distilled = [row for row in rows if charts.is_distilled(row)]
     drawable = find_spec("matplotlib") is not None
 
     def chart(
@@ -45,6 +46,7 @@ def render_comparison(
         "title": comparison.title,
         "comparison": comparison,
         "headline": headline(comparison),
+        "remarks": words.remarks(comparison.rows),
         "most": most,
         "networks": comparison.rows[-1].balanced_accuracy.n,
         "all_rows": comparison.rows,
@@ -57,6 +59,7 @@ def render_comparison(
         "roc": chart(charts.roc_curves, compared),
         "calibration": chart(charts.calibration_curves, compared),
         "sheets": sheets,
+        "not_shown": [words.plain_name(row.name) for row in distilled if row.name not in sheets],
         "nearest": nearest,
         "shows_patients": shows_patients or bool(nearest),
         "drawable": drawable,

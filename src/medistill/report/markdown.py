@@ -46,6 +46,7 @@ def comparison_table(comparison: Comparison) -> str:
     parts = [
         _escaped(about),
         _table(head, 3, [_cells(row) for row in comparison.rows]),
+        *map(_escaped, words.remarks(comparison.rows)),
         "What images take to send; all are the training images as PNG files, at the size that networks see:",
         _table((*_COST_HEAD, *lines), 1, [_cost_cells(cost) for cost in comparison.costs]),
     ]

@@ -4,6 +4,8 @@ A reader of a report did not write the code: `full-balanced` means nothing at a 
 measured has no words here, so it cannot be shown.
 """
 
+from collections.abc import Sequence
+
 from medistill.evidence import Difference, Figure, Help, Protocol, Row, Scenario, Utility, Worth
 
 _ROWS = {
@@ -70,6 +72,12 @@ def plain_name(row_name: str) -> str:
     if kind in _ROWS:
         return f"{_ROWS[kind]} ({architecture_name(architecture)}){bracket}{note}"
     return row_name
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """What a reader of a comparison has to know of some of its methods, in whole sentences."""
+    skd = "SKD is our reading of a paper whose equations we could not read (Li et al., ICASSP 2022, arXiv 2206.03009)."
+    return [skd] if any(row.name.startswith("skd") for row in rows) else []
 
 
 def protocol_name(protocol: Protocol | None) -> str:
