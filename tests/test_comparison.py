@@ -10,14 +10,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import medistill.comparison.contenders
+import medistill.evaluate
 import medistill.intervals
+import medistill.metrics
 from medistill.buffer import Buffer
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
 from medistill.comparison.cells import OF_TRAJECTORIES, cell_path, recall
 from medistill.comparison.pages import nearest_of_class, write_pages
 from medistill.comparison.question import with_objective
 from medistill.distill import distill
-from medistill.errors import RecipeError, StorageError
+from medistill.errors import MatchingError, RecipeError, StorageError
 from medistill.evidence import Comparison
 from medistill.images import LabelledImages, png_bytes
 from medistill.jobs import Silence
@@ -248,6 +250,37 @@ def test_what_transfer_learns_from_is_told_by_content_split_and_folder(whole, tm
     assert cell(f"{file}#train") == cell(f"{twin}#train")
     assert len({cell(file), cell(f"{file}#train"), cell(f"{file}#test")}) == 3
     assert cell(tmp_path / "a") == cell(tmp_path / "b") != cell(tmp_path / "c")
+
+
+def test_one_method_that_diverges_does_not_cost_the_others_their_cells(tmp_path, monkeypatch):
+    train_one = medistill.evaluate._train_one
+
+    def random_diverges(job, *rest):
+        return None if job.arm == "random@budget" else train_one(job, *rest)
+
+    monkeypatch.setattr(medistill.evaluate, "_train_one", random_diverges)
+    with pytest.raises(MatchingError, match="random@budget: a network diverged"):
+        compare(opened(tmp_path), Question(methods=("scratch", "random", "full"), seeds=1), Silence())
+    assert [path.name.partition("-")[0] for path in sorted((tmp_path / "out/cells").iterdir())] == ["full", "scratch"]
+    watch = Watch()
+    compare(opened(tmp_path), Question(methods=("scratch", "full"), seeds=1), watch)
+    assert watch.advanced == 0
+
+
+def test_who_is_judged_before_an_interruption_keeps_the_cell(tmp_path, monkeypatch):
+    answers_of = medistill.metrics.Answers.of
+    asked = []
+
+    def interrupted(*given):
+        asked.append(given)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return answers_of(*given)
+
+    monkeypatch.setattr(medistill.metrics.Answers, "of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare(opened(tmp_path), Question(methods=("scratch", "random"), seeds=1), Silence())
+    assert [path.name.partition("-")[0] for path in (tmp_path / "out/cells").iterdir()] == ["scratch"]
 
 
 def test_a_damaged_cell_is_named(whole, tmp_path):

@@ -11,7 +11,7 @@ do not depend on a distillation (random images, all images) are trained once for
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -213,23 +213,44 @@ def judge_arms(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, progre
         MatchingError: an arm diverged at every rate, or all judged images are of one class.
         RecipeError: a class has fewer images than a random subset needs.
     """
+    found = []
+    for each in judge_each(bench, arms, judged, progress):
+        if isinstance(each, MatchingError):
+            raise each
+        found.append(each)
+    return found
+
+
+def judge_each(
+    bench: Bench, arms: Sequence[Arm], judged: LabelledImages, progress: Progress
+) -> Iterator[Judged | MatchingError]:
+    """What `judge_arms` finds, arm by arm as each is judged; an arm that diverged has the error that says so instead.
+
+    All networks are trained before the first is judged, so that no process waits for the others of its arm.
+
+    Raises:
+        MatchingError: all judged images are of one class.
+        RecipeError: a class has fewer images than a random subset needs.
+    """
     rates = _search(bench, arms, progress)
     finals = [
         Training(arm.name, rate, "final", replica)
         for arm, rate in zip(arms, rates, strict=True)
+        if rate is not None
         for replica in range(bench.recipe.evaluate.networks)
     ]
     trained = train_all(bench, arms, finals, ("networks", progress))
-    found = []
     for arm, rate in zip(arms, rates, strict=True):
         networks = tuple(each for job, each in trained.items() if job.arm == arm.name and each is not None)
-        if len(networks) < bench.recipe.evaluate.networks:
-            raise MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
-        network = network_for(bench.recipe, arm.architecture, judged)
-        place = bench.recipe.machine.place
-        said = [predict(network, each.params.to(place), judged, arm.data.transform) for each in networks]
-        found.append(Judged(arm, rate, networks, tuple(metrics.Answers.of(each, judged) for each in said)))
-    return found
+        if rate is None:
+            yield MatchingError(f"{arm.name}: training diverged at every rate of evaluate.rates. Add smaller ones.")
+        elif len(networks) < bench.recipe.evaluate.networks:
+            yield MatchingError(f"{arm.name}: a network diverged at rate {rate:g}. Lower evaluate.rates.")
+        else:
+            network = network_for(bench.recipe, arm.architecture, judged)
+            place = bench.recipe.machine.place
+            said = [predict(network, each.params.to(place), judged, arm.data.transform) for each in networks]
+            yield Judged(arm, rate, networks, tuple(metrics.Answers.of(each, judged) for each in said))
 
 
 def evaluate(bench: Bench, arms: Sequence[Arm], judged: LabelledImages, split: str, progress: Progress) -> list[Row]:
@@ -372,8 +393,8 @@ def _train_one(job: Training, shared: tuple[Recipe, dict[str, Arm]], tick: Tick)
     return Trained(params.cpu(), round(time.perf_counter() - started, 3))
 
 
-def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float]:
-    """The rate of every arm that does best on validation, over the networks of the search."""
+def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float | None]:
+    """The rate of every arm that does best on validation, over the networks of the search; None where all diverged."""
     settings, validation = bench.recipe.evaluate, bench.validation
     if len(settings.rates) == 1:
         return [settings.rates[0]] * len(arms)
@@ -388,7 +409,7 @@ def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float
         for replica in range(settings.search_networks)
     ]
     trained = train_all(bench, arms, jobs, ("rate search", progress))
-    best = []
+    best: list[float | None] = []
     for arm in arms:
         scores = {
             rate: mean_score(
@@ -397,9 +418,7 @@ def _search(bench: Bench, arms: Sequence[Arm], progress: Progress) -> list[float
             for rate in settings.rates
         }
         found = {rate: score for rate, score in scores.items() if score is not None}
-        if not found:
-            raise MatchingError(f"{arm.name}: training diverged at every rate of evaluate.rates. Add smaller ones.")
-        best.append(max(found, key=lambda rate: found[rate]))
+        best.append(max(found, key=lambda rate: found[rate]) if found else None)
     return best
 
 

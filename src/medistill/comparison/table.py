@@ -16,7 +16,8 @@ from medistill.comparison.contenders import Contenders
 from medistill.comparison.costs import costs, original_bytes
 from medistill.comparison.pages import write_pages
 from medistill.comparison.question import Question
-from medistill.evaluate import commonest, judge_arms, majority
+from medistill.errors import MatchingError
+from medistill.evaluate import Judged, commonest, judge_each, majority
 from medistill.evidence import Compared, Comparison, Difference, Interval, Intervals, Pretrained, Protocol
 from medistill.files import write_json
 from medistill.images import LabelledImages
@@ -92,7 +93,11 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
 def _cells(
     budgeted: Run, question: Question, methods: Sequence[str], judged: LabelledImages, split: str, progress: Progress
 ) -> list[Cell]:
-    """The cell of every method; those that are not kept yet are made, judged together, and kept."""
+    """The cell of every method; those that are not kept yet are made, trained together, and kept as each is judged.
+
+    Raises:
+        MatchingError: networks of a method diverged; the cells of all others are kept by then.
+    """
     paths = {name: cell_path(budgeted, question, name, split) for name in methods}
     networks = budgeted.recipe.evaluate.networks
     cells = {method: cell for method, path in paths.items() if (cell := recall(path, judged, networks)) is not None}
@@ -100,12 +105,20 @@ def _cells(
     if missing:
         contenders = Contenders(budgeted, replace(question, methods=missing), progress)
         arms = [each.arm for of_method in contenders.of.values() for each in of_method]
-        found = iter(judge_arms(pipeline.bench_of(budgeted), arms, judged, progress))
+        found = judge_each(pipeline.bench_of(budgeted), arms, judged, progress)
+        diverged: list[MatchingError] = []
         for method, of_method in contenders.of.items():
-            findings = tuple(Finding.of(each, next(found)) for each in of_method)
+            said = [next(found) for _ in of_method]
+            whole = [each for each in said if isinstance(each, Judged)]
+            diverged += [each for each in said if isinstance(each, MatchingError)]
+            if len(whole) < len(said):
+                continue
+            findings = tuple(map(Finding.of, of_method, whole))
             pretrained = tuple(each for each in contenders.pretrained if each.method == method)
             cells[method] = Cell(findings, pretrained, pipeline.machine(budgeted))
             keep(paths[method], cells[method])
+        if diverged:
+            raise diverged[0]
     return [cells[method] for method in paths]
 
 
