@@ -79,6 +79,23 @@ def test_every_row_has_an_interval_about_its_mean(whole):
     assert len({row.balanced_accuracy_interval for row in comparison.rows}) > 3
 
 
+def test_every_figure_of_a_row_has_an_interval_and_auc_one_over_seeds(whole):
+    _, comparison = whole
+    for row in comparison.rows:
+        found = row.intervals
+        beside = [(row.accuracy, found.accuracy), (row.harmonic_mean, found.harmonic_mean)]
+        for name in comparison.classes:
+            beside += [(row.sensitivity[name], found.sensitivity[name])]
+            beside += [(row.specificity[name], found.specificity[name])]
+        if row.name == "majority":
+            assert found.auc is None
+        else:
+            beside.append((row.auc, found.auc))
+        for figure, interval in beside:
+            assert interval.low - 0.03 <= figure.mean <= interval.high + 0.03
+    assert len({row.intervals.accuracy for row in comparison.rows}) > 3
+
+
 def test_every_row_knows_what_stands_behind_it_and_what_it_costs(whole):
     folder, comparison = whole
     sent = {row.name: row.sent_bytes for row in comparison.rows}

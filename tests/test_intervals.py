@@ -4,6 +4,7 @@ import pytest
 from medistill import intervals
 from medistill.evidence import Interval
 from medistill.images import LabelledImages
+from medistill.metrics import Answers
 from toys import judged
 
 
@@ -174,11 +175,99 @@ def test_a_difference_that_is_the_same_in_every_repetition_is_sure_however_far_t
 
 def test_draws_are_the_same_every_time():
     truth, guesses = truth_and_guesses(50)
-    draws = [intervals.draws_of_balanced_accuracy([guesses], judged(truth, 2), seed=seed) for seed in (0, 0, 1)]
-    assert np.array_equal(draws[0], draws[1])
-    assert not np.array_equal(draws[0], draws[2])
+    draws = [intervals.draws_of_shares([guesses], judged(truth, 2), seed=seed) for seed in (0, 0, 1)]
+    assert all(np.array_equal(one, same) for one, same in zip(draws[0], draws[1], strict=True))
+    assert not any(np.array_equal(one, other) for one, other in zip(draws[0], draws[2], strict=True))
 
 
 def test_a_class_absent_from_the_judged_images_leaves_an_interval():
     interval = found([[np.array([0, 0, 1, 2])]], judged([0, 0, 2, 2]))
     assert 0 <= interval.low <= interval.high <= 1
+
+
+def test_every_figure_has_the_interval_of_an_independent_bootstrap():
+    """One network, images drawn with replacement, figures by their definitions: no code in common with ours."""
+    draw, truth = np.random.default_rng(0), np.repeat([0, 1, 2], [500, 200, 100])
+    guess = np.where(draw.random(800) < 0.7, truth, draw.integers(0, 3, 800))
+    ours = intervals.draws_of_shares([[guess]], judged(truth.tolist(), 3), seed=0)
+    drawn = []
+    for _ in range(3000):
+        chosen = draw.integers(0, 800, 800)
+        is_, said = np.eye(3)[truth[chosen]], np.eye(3)[guess[chosen]]
+        found, kept = (is_ * said).sum(0) / is_.sum(0), ((1 - is_) * (1 - said)).sum(0) / (1 - is_).sum(0)
+        harmonic = (2 / (1 / found + 1 / kept)).mean()
+        drawn.append([(is_ * said).sum() / 800, found.mean(), harmonic, *found, *kept])
+    own = np.percentile(np.column_stack(ours), [2.5, 97.5], axis=0)
+    other = np.percentile(drawn, [2.5, 97.5], axis=0)
+    assert (np.abs(own - other) < 0.12 * np.ptp(other, axis=0)).all()
+
+
+def test_every_figure_of_few_repetitions_and_many_images_is_students():
+    """Two classes, of which the second is found less often by 0.1: three repetitions of two networks that agree."""
+    truth, shares = np.arange(8_000) % 2, [0.7, 0.72, 0.78]
+    place = np.arange(8_000) // 2 / 4_000
+    guesses = [[np.where(place < share - 0.1 * truth, truth, 1 - truth)] * 2 for share in shares]
+    drawn = intervals.draws_of_shares(guesses, judged(truth.tolist(), 2), seed=0)
+    one, other = np.array(shares), np.array(shares) - 0.1
+    harmonic = 2 * one * other / (one + other)
+    for draws, values in (
+        (drawn.accuracy, (one + other) / 2),
+        (drawn.harmonic_mean, harmonic),
+        (drawn.sensitivity[:, 0], one),
+        (drawn.sensitivity[:, 1], other),
+        (drawn.specificity[:, 0], other),
+    ):
+        low, high = intervals.bounds(draws)
+        assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.01)
+        assert (high - low) / 2 == pytest.approx(4.303 * np.std(values, ddof=1) / 3**0.5, rel=0.15)
+
+
+def test_the_harmonic_mean_is_averaged_over_networks_and_not_taken_of_their_averages():
+    """A network that finds all of a class and one that finds none have harmonic means of 1 and 0, so one of 0.5."""
+    truth = np.arange(400) % 2
+    drawn = intervals.draws_of_shares([[truth, np.zeros(400, np.int64)]] * 2, judged(truth.tolist(), 2), seed=0)
+    assert drawn.harmonic_mean.mean() == pytest.approx(0.5, abs=0.005)
+
+
+def test_images_of_one_patient_do_not_count_as_independent_for_any_figure():
+    truth, guesses = truth_and_guesses(400)
+    order = np.lexsort((guesses[0] == truth, truth))  # like beside like, ten to a patient
+    truth, guess = np.array(truth)[order], guesses[0][order]
+    alone, grouped = (
+        intervals.draws_of_shares([[guess]], judged(truth.tolist(), 2, groups), seed=0)
+        for groups in (None, [f"p{i // 10}" for i in range(400)])
+    )
+    widths = [np.ptp(np.percentile(np.column_stack(each), [2.5, 97.5], axis=0), axis=0) for each in (alone, grouped)]
+    assert (widths[1] > 2 * widths[0]).all()
+
+
+def answers(guess: np.ndarray, auc: float) -> Answers:
+    return Answers(guess, auc, np.zeros(101), np.zeros((15, 3)))
+
+
+def test_a_class_that_does_not_occur_has_a_specificity_alone():
+    truth, (right, *_) = truth_and_guesses(50)
+    images, said = judged(truth, 3), [[answers(right, 0.9)]]
+    found = intervals.intervals_of(intervals.draws_of_shares([[right]], images, seed=0), said, images, seed=0)
+    assert list(found.sensitivity) == ["a", "b"]
+    assert list(found.specificity) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("values", "t"), [([0.7, 0.71], 12.706), ([0.7, 0.72, 0.78], 4.303)])
+def test_the_interval_of_an_auc_is_students_over_repetitions(values, t):
+    interval = intervals.interval_over_repetitions([[value - 0.1, value + 0.1] for value in values], seed=0)
+    error = np.std(values, ddof=1) / len(values) ** 0.5
+    assert (interval.low + interval.high) / 2 == pytest.approx(np.mean(values), abs=1e-6)
+    assert (interval.high - interval.low) / 2 == pytest.approx(t * error, rel=0.06)
+
+
+def test_a_row_has_the_interval_of_its_networks_aucs():
+    truth, (right, *_) = truth_and_guesses(50)
+    images, said = judged(truth, 2), [[answers(right, 0.9)], [answers(right, 0.91)]]
+    drawn = intervals.draws_of_shares([[right], [right]], images, seed=0)
+    found = intervals.intervals_of(drawn, said, images, seed=0)
+    assert found.auc == intervals.interval_over_repetitions([[0.9], [0.91]], seed=0)
+
+
+def test_a_single_repetition_leaves_an_auc_without_an_interval():
+    assert intervals.interval_over_repetitions([[0.7, 0.8]], seed=0) is None

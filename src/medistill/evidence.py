@@ -129,6 +129,20 @@ class Detail(Record):
     calibration: tuple[tuple[float, float, float], ...]
 
 
+class Intervals(Record):
+    """The intervals of a row's figures besides that of balanced accuracy, from the same draws.
+
+    `sensitivity` and `specificity` are by class. `auc` is over repetitions alone, by Student's t, and so knows nothing
+    of other images; None of a single repetition.
+    """
+
+    accuracy: Interval
+    harmonic_mean: Interval
+    sensitivity: dict[str, Interval]
+    specificity: dict[str, Interval]
+    auc: Interval | None
+
+
 class Compared(Row):
     """A row of a comparison of methods.
 
@@ -147,6 +161,7 @@ class Compared(Row):
     train_seconds: float
     above: Difference | None
     detail: Detail
+    intervals: Intervals
 
 
 class Pretrained(Record):

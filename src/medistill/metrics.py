@@ -8,7 +8,7 @@ import base64
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from medistill.images import LabelledImages
 Probabilities = NDArray[np.float32]
 Guess = NDArray[np.integer[Any]]
 """One class for every judged image, from one network."""
+
+Counts = NDArray[np.integer[Any]] | NDArray[np.float64]
+"""Images, or their weights, of each class, [..., classes]."""
 
 _CALIBRATION_BINS = 15
 _FALSE_POSITIVES = np.linspace(0, 1, 101)
@@ -99,6 +102,41 @@ class Answers:
         )
 
 
+class Shares(NamedTuple):
+    """The figures that follow from who was taken for what: [...] each, the last two [..., classes].
+
+    NaN is the sensitivity to a class that does not occur, and the specificity to one that is the only one. The means
+    over classes are over those that occur.
+    """
+
+    accuracy: NDArray[np.float64]
+    balanced_accuracy: NDArray[np.float64]
+    harmonic_mean: NDArray[np.float64]
+    sensitivity: NDArray[np.float64]
+    specificity: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, true: Counts, right: Counts, taken: Counts) -> Self:
+        """The figures of counts that can be broadcast together.
+
+        Args:
+            true: how many images each class has; which classes occur is the same throughout.
+            right: how many of those were recognized.
+            taken: how many images were taken for each class.
+        """
+        every = true.sum(axis=-1, keepdims=True)
+        sensitivity = _share(right, true)
+        specificity = 1 - _share(taken - right, every - true)
+        occurs = true.reshape(-1, true.shape[-1])[0] > 0
+        return cls(
+            right.sum(axis=-1) / every[..., 0],
+            sensitivity[..., occurs].mean(axis=-1),
+            _harmonic_mean(sensitivity, specificity)[..., occurs].mean(axis=-1),
+            sensitivity,
+            specificity,
+        )
+
+
 def row(
     name: str,
     architecture: str,
@@ -124,11 +162,10 @@ def row(
         images: the judged images, whose labels are the truth.
         interval: of their balanced accuracy, see `medistill.intervals`.
     """
-    truth, classes = images.labels, len(images.class_names)
+    truth = images.labels
     answers = [each for repetition in said for each in repetition]
     guesses = [each.guess for each in answers]
-    sensitivity = np.array([_recall(truth, guess, classes) for guess in guesses])
-    specificity = np.array([_specificity(truth, guess, classes) for guess in guesses])
+    shares = _shares(truth, guesses, len(images.class_names))
     return Row(
         name=name,
         architecture=architecture,
@@ -136,15 +173,15 @@ def row(
         images=trained_on,
         labels=labels,
         rate=rate,
-        accuracy=Figure.of([(guess == truth).mean() for guess in guesses]),
-        balanced_accuracy=Figure.of(np.nanmean(sensitivity, axis=1)),
+        accuracy=Figure.of(shares.accuracy),
+        balanced_accuracy=Figure.of(shares.balanced_accuracy),
         auc=Figure.of([each.auc for each in answers]),
         macro_f1=Figure.of([sk.f1_score(truth, guess, average="macro", zero_division=0.0) for guess in guesses]),
         calibration_error=Figure.of([each.calibration_error for each in answers]),
         balanced_accuracy_interval=interval,
-        sensitivity=_per_class(images.class_names, sensitivity),
-        specificity=_per_class(images.class_names, specificity),
-        harmonic_mean=Figure.of(np.nanmean(_harmonic_mean(sensitivity, specificity), axis=1)),
+        sensitivity=_per_class(images.class_names, shares.sensitivity),
+        specificity=_per_class(images.class_names, shares.specificity),
+        harmonic_mean=Figure.of(shares.harmonic_mean),
     )
 
 
@@ -172,7 +209,7 @@ def detail(said: Sequence[Answers], images: LabelledImages) -> Detail:
 
 def balanced_accuracy(truth: NDArray[np.int64], guess: Guess, classes: int) -> float:
     """The mean over the classes that occur of the share of their images that were recognized."""
-    return float(np.nanmean(_recall(truth, guess, classes)))
+    return float(_shares(truth, [guess], classes).balanced_accuracy[0])
 
 
 def auc(truth: NDArray[np.int64], probabilities: Probabilities) -> float:
@@ -218,20 +255,18 @@ def _roc(truth: NDArray[np.int64], probabilities: Probabilities) -> NDArray[np.f
     return averaged
 
 
-def _recall(truth: NDArray[np.int64], guess: Guess, classes: int) -> NDArray[np.float64]:
-    """Sensitivity of each class; NaN for a class that does not occur."""
-    occurs = np.bincount(truth, minlength=classes).astype(np.float64)
-    hits = np.bincount(truth[guess == truth], minlength=classes)
-    share: NDArray[np.float64] = np.divide(hits, occurs, out=np.full(classes, np.nan), where=occurs > 0)
+def _shares(truth: NDArray[np.int64], guesses: Sequence[Guess], classes: int) -> Shares:
+    """The figures of each network, [networks]."""
+    right = [np.bincount(truth[guess == truth], minlength=classes) for guess in guesses]
+    taken = [np.bincount(guess, minlength=classes) for guess in guesses]
+    return Shares.of(np.bincount(truth, minlength=classes)[None], np.array(right), np.array(taken))
+
+
+def _share(part: Counts, whole: Counts) -> NDArray[np.float64]:
+    """part / whole, and NaN where there is no whole."""
+    shape = np.broadcast_shapes(part.shape, whole.shape)
+    share: NDArray[np.float64] = np.divide(part, whole, out=np.full(shape, np.nan), where=whole > 0)
     return share
-
-
-def _specificity(truth: NDArray[np.int64], guess: Guess, classes: int) -> NDArray[np.float64]:
-    """The share of the other classes' images that were not taken for each class."""
-    others = len(truth) - np.bincount(truth, minlength=classes).astype(np.float64)
-    false_alarms = np.bincount(guess[guess != truth], minlength=classes)
-    share: NDArray[np.float64] = np.divide(false_alarms, others, out=np.full(classes, np.nan), where=others > 0)
-    return 1 - share
 
 
 def _per_class(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, Figure]:

@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from medistill.evidence import Compared, Comparison, Detail, Difference, Figure, Interval, Pretrained, Row, Utility
+from medistill.evidence import (
+    Compared,
+    Comparison,
+    Detail,
+    Difference,
+    Figure,
+    Interval,
+    Intervals,
+    Pretrained,
+    Row,
+    Utility,
+)
 from medistill.package import Provenance
 
 CLASSES = ("normal", "pneumonia")
@@ -67,6 +78,13 @@ def compared(name: str, mean: float, ipc: int | None = 20, **changes: Any) -> Co
             confusion=((0.8, 0.2), (0.1, 0.9)),
             roc=tuple(round(min(1, 0.5 + index / 100), 2) for index in range(101)),
             calibration=((0.55, 0.5, 0.4), (0.9, 0.8, 0.6)),
+        ),
+        "intervals": Intervals(
+            accuracy=Interval(low=0.11, high=0.12),
+            harmonic_mean=Interval(low=0.21, high=0.22),
+            sensitivity=dict.fromkeys(CLASSES, Interval(low=0.31, high=0.32)),
+            specificity=dict.fromkeys(CLASSES, Interval(low=0.41, high=0.42)),
+            auc=Interval(low=0.51, high=0.52) if ipc else None,
         ),
     }
     images = 2 * ipc if ipc else 2000

@@ -41,7 +41,7 @@ def test_whatever_comes_from_outside_is_escaped() -> None:
 def test_every_row_says_what_its_networks_saw_and_what_it_costs() -> None:
     text = words_of(page())
     assert "BYOL, fine\u2011tuned all, unlabelled 40 72.0" in text
-    assert "72.0 ± 1.2 69.0 to 75.0 +10.0 to +14.0 72.0" in text
+    assert "40 72.0 ± 1.2 11.0 to 12.0 72.0 ± 1.2 69.0 to 75.0 +10.0 to +14.0 72.0" in text
     assert "Of 2 seeds both are wide" in text
     assert "of one seed and know nothing of the next" in words_of(
         page(made_up.comparison(*made_up.COMPARED, seeds=(0,)))
@@ -49,6 +49,19 @@ def test_every_row_says_what_its_networks_saw_and_what_it_costs() -> None:
     assert "pruned trajectory matching 40 40.0 kB 2 % 0.3 s 32 ms 3 ms 3.2 s" in text
     assert "source file, all splits 37.0 MB, 4 min 56 s at 1 Mbit/s" in text
     assert "BYOL ConvNet 2,000 0 300 1.900 0.300 0.72" in text
+
+
+def test_every_figure_stands_above_its_interval() -> None:
+    text = words_of(page())
+    assert "+10.0 to +14.0 72.0 ± 1.2 21.0 to 22.0 72.0 ± 1.2 51.0 to 52.0 72.0 ± 1.2" in text
+    assert "BYOL, fine\u2011tuned all, unlabelled 72.0 ± 1.2 31.0 to 32.0 72.0 ± 1.2 31.0 to 32.0" in text
+    assert "BYOL, fine\u2011tuned all, unlabelled 72.0 ± 1.2 41.0 to 42.0 72.0 ± 1.2 41.0 to 42.0" in text
+
+
+def test_an_auc_without_an_interval_stands_alone_and_the_page_says_what_it_is_over() -> None:
+    assert "85.0 ± 1.2 21.0 to 22.0 85.0 ± 1.2 85.0 ± 1.2" in words_of(page())
+    assert "That of AUC is over seeds alone" in words_of(page())
+    assert "AUC has none with one seed" in words_of(page(made_up.comparison(*made_up.COMPARED, seeds=(0,))))
 
 
 def test_only_the_holders_page_shows_and_announces_real_images() -> None:

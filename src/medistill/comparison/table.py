@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medistill import intervals, metrics, pipeline
 from medistill.comparison.cells import Cell, Finding, cell_path, keep, lacking, recall
@@ -18,7 +17,7 @@ from medistill.comparison.contenders import Contenders
 from medistill.comparison.pages import write_pages
 from medistill.comparison.question import Question
 from medistill.evaluate import commonest, judge_arms, majority
-from medistill.evidence import Compared, Comparison, Difference, Pretrained, Protocol
+from medistill.evidence import Compared, Comparison, Difference, Interval, Intervals, Pretrained, Protocol
 from medistill.files import write_json
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
@@ -115,11 +114,15 @@ def _rows(
 ) -> Iterator[Compared]:
     """Every line's row, held against the line it is to be held against."""
     seed = opened.recipe.seed_for("evaluate/interval")
-    draws = {key: intervals.draws_of([each.answers for each in line], judged, seed) for key, line in lines.items()}
+    draws, others = {}, {}
+    for key, line in lines.items():
+        said = [each.answers for each in line]
+        drawn = intervals.draws_of_shares([[each.guess for each in repetition] for repetition in said], judged, seed)
+        draws[key], others[key] = drawn.balanced_accuracy, intervals.intervals_of(drawn, said, judged, seed)
     for key, line in _in_order(lines):
         reference = _reference(opened, against, key, lines)
         above = None if reference is None else intervals.difference(draws[key], draws[reference])
-        yield _row(key, line, draws[key], above, judged, split)
+        yield _row(key, line, intervals.interval_of(draws[key]), others[key], above, judged, split)
 
 
 def _in_order(lines: Mapping[_Key, Sequence[Finding]]) -> list[tuple[_Key, Sequence[Finding]]]:
@@ -130,6 +133,8 @@ def _in_order(lines: Mapping[_Key, Sequence[Finding]]) -> list[tuple[_Key, Seque
 def _floor(opened: Run, judged: LabelledImages, split: str) -> Compared:
     """Nothing is sent but a word: which class is the commonest."""
     train = opened.splits.train
+    said = commonest(train, judged)
+    drawn = intervals.draws_of_shares([[said.guess]], judged, seed=0)
     return Compared(
         **majority(train, judged, split).model_dump(),
         protocol=None,
@@ -137,7 +142,8 @@ def _floor(opened: Run, judged: LabelledImages, split: str) -> Compared:
         sent_bytes=0,
         train_seconds=0,
         above=None,
-        detail=metrics.detail([commonest(train, judged)], judged),
+        detail=metrics.detail([said], judged),
+        intervals=intervals.intervals_of(drawn, [[said]], judged, seed=0),
     )
 
 
@@ -154,7 +160,8 @@ def _reference(opened: Run, against: str, key: _Key, lines: Mapping[_Key, Sequen
 def _row(
     key: _Key,
     line: Sequence[Finding],
-    draws: NDArray[np.float64],
+    interval: Interval,
+    others: Intervals,
     above: Difference | None,
     judged: LabelledImages,
     split: str,
@@ -171,7 +178,7 @@ def _row(
         rates.pop() if len(rates) == 1 else None,
         answers,
         judged,
-        intervals.interval_of(draws),
+        interval,
     )
     return Compared(
         **row.model_dump(),
@@ -181,6 +188,7 @@ def _row(
         train_seconds=float(np.mean([each.seconds for each in line])),
         above=above,
         detail=metrics.detail([said for each in answers for said in each], judged),
+        intervals=others,
     )
 
 
