@@ -4,8 +4,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+import medistill.objectives
 from medistill.augment import augment, draw_augmentation
 from medistill.buffer import Buffer
 from medistill.distill import distill
@@ -13,7 +15,7 @@ from medistill.errors import RecipeError
 from medistill.jobs import Silence
 from medistill.matching.distribution import mean_distance
 from medistill.matching.gradient import slope_distance
-from medistill.networks import build
+from medistill.networks import FlatNetwork, build
 from medistill.objectives import Matched, Point, last_start_epoch, matched
 from medistill.recipe import AugmentSettings
 from medistill.train import TrainingSet
@@ -30,6 +32,17 @@ def real() -> TrainingSet:
 def point(seed: int = 0, number: int = 1) -> Point:
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     return Point(number, images, torch.eye(2).repeat_interleave(2, 0), torch.tensor(math.log(0.05)))
+
+
+def of_unequal_classes() -> tuple[Point, TrainingSet]:
+    """A set of one image of the first class and three of the second, beside five and nine real ones."""
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(7))
+    targets = torch.eye(2)[[0, 1, 1, 1]]
+    return Point(1, images, targets, torch.tensor(math.log(0.5))), TrainingSet.of(films((5, 9)), TRANSFORM)
+
+
+def of_class(data: TrainingSet, index: int) -> Tensor:
+    return data.batch(torch.nonzero(data.targets[:, index])[:, 0])[0]
 
 
 def at(objective: str, where: Point | None = None, **changes: object) -> Matched:
@@ -54,6 +67,83 @@ def test_slopes_are_compared_by_the_direction_of_every_output():
             expected += 1 - row @ own / np.linalg.norm(row) / np.linalg.norm(own)
     found = slope_distance(*([torch.from_numpy(each) for each in slope] for slope in (theirs, ours)))
     assert float(found) == pytest.approx(expected, rel=1e-10)
+
+
+class Softmax(nn.Module):
+    """A student that ten lines of numpy can be: logits are a product of the pixels, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(64, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(images.flatten(1))
+        return logits
+
+
+def odds(weight: np.ndarray, bias: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    powers = np.exp(pixels @ weight.T + bias)
+    return powers / powers.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_soft_labels_are_judged_by_a_softmax_student_after_its_last_step_on_real_images(monkeypatch, steps):
+    student = FlatNetwork(Softmax())
+    start = torch.randn(130, generator=torch.Generator().manual_seed(1)) / 8
+    monkeypatch.setattr(medistill.objectives, "build", lambda *_: student)
+    monkeypatch.setattr(student, "initial", lambda seed: start)
+    where, _ = of_unequal_classes()
+    where = dataclasses.replace(where, targets=torch.tensor([[0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.0, 1.0]]))
+    toy = recipe(NO_AUGMENT | {"distill.objective": "soft-label", "distill.student_steps": steps})
+    found = matched(toy, where, real(), NO_TEACHERS).gradient
+
+    weight, bias = start.double().numpy()[:128].reshape(2, 64), start.double().numpy()[128:]
+    pixels, targets = where.images.double().numpy().reshape(4, 64), where.targets.double().numpy()
+    for _ in range(steps):
+        pull = (odds(weight, bias, pixels) - targets) / 4
+        weight, bias = weight - 0.5 * pull.T @ pixels, bias - 0.5 * pull.sum(0)
+    theirs = (films().pixels.reshape(24, 64) / 255 - 0.4) / 0.2
+    expected = -np.log(odds(weight, bias, theirs)[np.arange(24), films().labels]).mean()
+    assert np.allclose(found.end, np.concatenate([weight.ravel(), bias]), atol=1e-5)
+    assert float(found.value) == pytest.approx(expected, rel=1e-5)
+
+
+def test_distribution_matching_adds_up_the_distances_of_every_class():
+    where, theirs = of_unequal_classes()
+    toy = recipe(NO_AUGMENT | {"distill.objective": "dm"})
+    found = matched(toy, where, theirs, NO_TEACHERS).gradient
+    network = build(toy.network, 1, 8, 2)
+
+    def mean(images: Tensor) -> np.ndarray:
+        return network.features(found.end, images).detach().double().numpy().mean(0)
+
+    distances = [
+        ((mean(of_class(theirs, index)) - mean(where.images[where.targets[:, index] == 1])) ** 2).sum()
+        for index in range(2)
+    ]
+    assert float(found.value) == pytest.approx(sum(distances), rel=1e-4)
+    assert max(distances) < 0.9 * sum(distances)  # no class is so much of it that the other could be missing
+
+
+def test_gradient_matching_adds_up_the_distances_of_every_class_row_by_row():
+    where, theirs = of_unequal_classes()
+    toy = recipe(NO_AUGMENT | {"distill.objective": "dsa", "distill.max_start_epoch": 0})
+    found = matched(toy, where, theirs, NO_TEACHERS).gradient
+    module = build(toy.network, 1, 8, 2).module_at(found.end).double()
+
+    def pull(images: Tensor, index: int) -> list[np.ndarray]:
+        loss = functional.cross_entropy(module(images.double()), torch.full((len(images),), index))
+        slopes = torch.autograd.grad(loss, list(module.parameters()))
+        return [row for slope in slopes if slope.dim() > 1 for row in slope.flatten(1).numpy()]
+
+    distances = []
+    for index in range(2):
+        pairs = zip(
+            pull(of_class(theirs, index), index), pull(where.images[where.targets[:, index] == 1], index), strict=True
+        )
+        distances.append(sum(1 - one @ other / np.linalg.norm(one) / np.linalg.norm(other) for one, other in pairs))
+    assert float(found.value) == pytest.approx(sum(distances), rel=1e-4)
+    assert max(distances) < 0.9 * sum(distances)
 
 
 @pytest.mark.parametrize("objective", WITHOUT_TEACHERS)

@@ -18,6 +18,11 @@ from medistill.report import words
         ("byol-linear-resnet18", "BYOL, linear probe (ResNet-18)"),
         ("transfer (natural images)", "transfer, fine-tuned (natural images)"),
         ("transfer-linear-resnet18 (films)", "transfer, linear probe (ResNet-18) (films)"),
+        ("transfer (natural images, CIFAR-10)", "transfer, fine-tuned, from natural images (CIFAR-10)"),
+        (
+            "transfer-linear-resnet18 (natural images, CIFAR-10)",
+            "transfer, linear probe (ResNet-18), from natural images (CIFAR-10)",
+        ),
         ("random-newnet", "random real images (newnet)"),
         ("some-method", "some-method"),
     ],

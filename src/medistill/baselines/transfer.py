@@ -23,6 +23,7 @@ from medistill.train import TrainingSet
 
 _GRATINGS = 2000
 _DIRECTIONS, _WAVELENGTHS = 4, (0.15, 0.4)  # in image sides
+# Part of a row's name, which tells the rows of kept cells together: `report.words` spells it for readers instead.
 _NAMES = {"cifar10_jpeg.npz": "natural images, CIFAR-10"}
 
 

@@ -36,6 +36,9 @@ _ROWS = {
     "mtt": "trajectory matching (MTT)",
     "pruned": "pruned trajectory matching",
 }
+_NOTES = {"natural images, CIFAR-10": "natural images (CIFAR-10)"}
+"""What rows say in brackets, where print spells it otherwise: with brackets of its own it cannot stand in brackets."""
+
 _PROTOCOLS = {"budget": "the few", "unlabelled": "all, unlabelled", "full": "all"}
 _HELPS: dict[Help, str] = {
     "alone": "own images alone",
@@ -63,14 +66,16 @@ _CEILINGS = ("full", "full-balanced", "full-natural")
 def plain_name(row_name: str) -> str:
     """What a row of the evidence stands for: `distilled-resnet18` is "distilled images (ResNet-18)".
 
-    What stands in brackets stays there; a name that nobody has put in words yet comes back as it is.
+    What stands in brackets stays there, but for `_NOTES`; a name that nobody has put in words yet comes back as it is.
     """
-    name, bracket, note = row_name.partition(" (")
+    name, bracket, rest = row_name.partition(" (")
+    spelled = _NOTES.get(rest.removesuffix(")"))
+    note = f", from {spelled}" if spelled else f"{bracket}{rest}"
     if name in _ROWS:
-        return f"{_ROWS[name]}{bracket}{note}"
+        return f"{_ROWS[name]}{note}"
     kind, _, architecture = name.rpartition("-")
     if kind in _ROWS:
-        return f"{_ROWS[kind]} ({architecture_name(architecture)}){bracket}{note}"
+        return f"{_ROWS[kind]} ({architecture_name(architecture)}){note}"
     return row_name
 
 
