@@ -148,11 +148,11 @@ class Compared(Row):
 
     `protocol` says what the networks may have seen: `budget` a few images a class (and transfer what its name says),
     `unlabelled` all images but the labels of a few a class, `full` all images with their labels (None: no images, the
-    commonest class).
-    `ipc` is how many images a class had labels, None where that was every image. `sent_bytes` is what the images take
-    to send, as PNG files or as sealed; `train_seconds` is the wall time of training one network on them while others
-    trained beside it. `above` is how far the row lies above that of `Comparison.against` on the same network, at the
-    same budget or of all images, image by image and repetition by repetition; None where there is no such row.
+    commonest class). `ipc` is how many images a class had labels, None where that was every image. `sent_bytes` is what
+    the images take to send, as PNG files or as sealed; `train_seconds` is the wall time of training one network on them
+    while others trained beside it. `above` is how far the row lies above that of `Comparison.against` on the same
+    network, at the same budget or of all images, image by image and repetition by repetition; None where there is no
+    such row.
     """
 
     protocol: Protocol | None

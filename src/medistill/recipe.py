@@ -30,9 +30,9 @@ Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 Objective = Literal["mtt", "pruned", "soft-label", "dm", "dsa"]
 FOLLOW_TEACHERS: frozenset[Objective] = frozenset({"mtt", "pruned"})
-# The student's steps together, as far as ten of 0.04, which were measured first.
-_FIRST_WAY = 0.4
 TableRow = Literal["random", "distilled", "full-natural", "full-balanced"]
+
+_FIRST_WAY = 0.4  # of all student steps together: ten of 0.04 were measured first
 
 
 class Section(BaseModel):
@@ -140,10 +140,9 @@ class DistillSettings(Section):
     did not recover (docs/log.md). With a `smoothness` above 0 not pixels move but the cosines that images are made of,
     those of long waves farther (`canvas.py`): coarse things first, fine ones later; not said, it follows from the size
     of the images, see `for_images`. `ipc_power` gives classes images in proportion to that power of their share: 0 the
-    same number each, 1 as they occur (see `images_of_each`). With `class_offsets`, the
-    lean of networks that learn from the set is measured on training images and taken off: a number a class, which
-    travels with the set and is added to their logits (`leaning.py`); not said, it is where the objective follows
-    teachers.
+    same number each, 1 as they occur (see `images_of_each`). With `class_offsets`, the lean of networks that learn from
+    the set is measured on training images and taken off: a number a class, which travels with the set and is added to
+    their logits (`leaning.py`); not said, it is where the objective follows teachers.
     `encoding` is how a package stores a pixel; "measured" takes the smallest that costs no accuracy on validation.
     `real_batch` is how many real images an outer step sees where its objective follows no teacher: of each class, or
     for `soft-label` of all together, every class as often.

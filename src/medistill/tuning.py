@@ -24,7 +24,7 @@ from medistill.recipe import MachineSettings, Recipe, recipe_from
 RECIPE = "tuned.toml"
 
 _FACTOR = 4.0
-_STUDENT_STEPS = (5, 10, 15, 20)
+_STUDENT_STEPS = (5, 10, 20, 40)
 _EXPERT_EPOCHS = (1, 2, 3)
 
 

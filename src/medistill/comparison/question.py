@@ -94,18 +94,11 @@ def quickened(recipe: Recipe) -> Recipe:
     """The recipe for a table in little time: everybody gets less of what takes it, and only the recipe's network;
     trajectories are matched in shorter stretches of the same teachers, from early ones to late ones."""
     settings = recipe.model_dump()
-    distill = settings["distill"]
-    steps = min(distill["student_steps"], 10)
-    epochs = min(distill["expert_epochs"], 2)
-    distill |= {
-        "student_steps": steps,
-        "inner_rate": distill["inner_rate"] * distill["student_steps"] / steps,  # as far in all steps together
-        "expert_epochs": epochs,
-        "max_start_epoch": recipe.last_teacher_epoch - epochs,
-    }
     most = {
         ("teachers", "count"): 4,
         ("distill", "outer_steps"): 100,
+        ("distill", "student_steps"): 10,
+        ("distill", "expert_epochs"): 2,
         ("distill", "validate_networks"): 2,
         ("pretrain", "steps"): 300,
         ("evaluate", "networks"): 3,
@@ -113,6 +106,12 @@ def quickened(recipe: Recipe) -> Recipe:
     }
     for (section, key), value in most.items():
         settings[section][key] = min(settings[section][key], value)
+    distill = settings["distill"]
+    way = recipe.distill.inner_rate * recipe.distill.student_steps
+    distill |= {
+        "inner_rate": way / distill["student_steps"],  # as far in fewer steps
+        "max_start_epoch": recipe.last_teacher_epoch - distill["expert_epochs"],
+    }
     if not distill["window_steps"]:  # so few steps are wasted on late stretches before early ones are matched
         distill |= {"window_steps": distill["outer_steps"], "first_max_start_epoch": distill["min_start_epoch"]}
     settings["evaluate"]["unseen"] = ()

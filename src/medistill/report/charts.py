@@ -45,7 +45,7 @@ def roc_curves(rows: Sequence[Compared]) -> str:
 
     def curve(axes: "Axes", row: Compared, color: str, dashes: str) -> None:
         false = np.linspace(0, 100, len(row.detail.roc))
-        axes.plot(false, 100 * np.array(row.detail.roc), dashes, color=color, linewidth=1.4, label=_label(row))
+        axes.plot(false, 100 * np.array(row.detail.roc), dashes, color=color, linewidth=1.4, label=plain_name(row.name))
 
     return _by_family(
         rows, curve, "false positives (%)", "true positives (%)", (0, 100), "ROC curves of the methods", "roc-curves"
@@ -61,7 +61,9 @@ def calibration_curves(rows: Sequence[Compared]) -> str:
 
     def curve(axes: "Axes", row: Compared, color: str, dashes: str) -> None:
         confidence, right, _ = 100 * np.array(row.detail.calibration).T
-        axes.plot(confidence, right, dashes, color=color, linewidth=1.4, marker="o", markersize=3, label=_label(row))
+        axes.plot(
+            confidence, right, dashes, color=color, linewidth=1.4, marker="o", markersize=3, label=plain_name(row.name)
+        )
 
     return _by_family(
         rows, curve, "confidence (%)", "right (%)", (0, 100), "Calibration of the methods", "calibration-curves"
@@ -86,7 +88,9 @@ def growth_curves(rows: Sequence[Compared]) -> str:
                     x = [row.ipc for row in members]
                     y = [100 * row.balanced_accuracy.mean for row in members]
                     sd = [100 * row.balanced_accuracy.sd for row in members]
-                    axes.errorbar(x, y, sd, color=color, marker="o", markersize=4, capsize=3, label=_label(members[0]))
+                    axes.errorbar(
+                        x, y, sd, color=color, marker="o", markersize=4, capsize=3, label=plain_name(members[0].name)
+                    )
             if ceiling:
                 axes.axhline(100 * ceiling.balanced_accuracy.mean, color=COLORS["ink"], linewidth=1, linestyle="--")
             axes.set_title(title)
@@ -203,10 +207,6 @@ def _ceiling(rows: Sequence[Compared]) -> Compared | None:
 def _method(row: Compared | Cost) -> str:
     """What a row is called before a remark in brackets."""
     return row.name.partition(" (")[0]
-
-
-def _label(row: Compared) -> str:
-    return plain_name(row.name).partition(" (from")[0]
 
 
 def _legend(axes: "Axes", place: Literal["best", "lower right"]) -> None:
