@@ -82,8 +82,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "soft-label": _TEN_STEPS | {"distill.objective": "soft-label"},
     "mtt": _PUBLISHED,
     "mtt-pruned": _PUBLISHED | {"distill.objective": "pruned", "distill.threshold": 0.1},
-    # HoP-TM's mask and not its schedule: easy parameters alone, by a threshold that would grow after 500 outer steps, and
-    # the angle of the trajectory.
+    # HoP-TM's mask and not its schedule: easy parameters alone, by a threshold that would grow after 500 outer steps,
+    # and the angle of the trajectory.
     "hop-tm": _PUBLISHED
     | {
         "distill.objective": "pruned",
