@@ -42,6 +42,7 @@ _PRUNED = [  # the recipe itself keeps what is at least 0.1 alike, unsigned
     *(("signed", threshold) for threshold in (0.1, 0.5, 0.8)),
     *(("displacement", threshold) for threshold in (0.1, 0.5, 0.8)),
     *(("shuffled", threshold) for threshold in (0.5, 0.8)),
+    *(("shuffled-displacement", threshold) for threshold in (0.1, 0.5, 0.8)),
 ]
 DIALS: dict[str, dict[str, Any]] = {
     "recipe": {},
@@ -88,6 +89,8 @@ DIALS: dict[str, dict[str, Any]] = {
     "with/flat teachers": {"teachers.sharpness_radius": 0.05, "teachers.surrogate_gap": 0.1},
     "with/four films an image": {"distill.formation": 2, "distill.enlarging": "bilinear"},
     "with/four films an image, by cosines": {"distill.formation": 2, "distill.enlarging": "cosine"},
+    "with/logit-adjusted teachers": {"teachers.sampling": "natural", "teachers.logit_adjustment": 1.0},
+    "with/more images of commoner classes": {"distill.ipc_power": 0.5},
     "with/TESLA's gradient": {"distill.gradient": "tesla"},
     **{f"with/smoothness {power}": {"distill.smoothness": power} for power in (0.5, 1.0, 2.0)},
 }

@@ -9,6 +9,7 @@ of a set share network, augmentation and the student's steps in all; what else a
     python -m benchmarks.rows --data FOLDER --work runs/rows                             all that is missing
     python -m benchmarks.rows --data FOLDER --work runs/rows --only cxr4-32/ipc10 --minutes 60   some of it
     python -m benchmarks.rows --data FOLDER --table
+    python -m benchmarks.rows --data FOLDER --recipe cxr4-32/ipc10/dsa/0   what a cell asks for, as TOML
 
 Whether one method is above another is told by the interval of `intervals.difference`.
 """
@@ -180,16 +181,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so long")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every recipe")
     parser.add_argument("--table", action="store_true", help="print what is there")
+    parser.add_argument("--recipe", metavar="CELL", help="print the recipe of one, for `medistill tune` and others")
     options = parser.parse_args(arguments)
     done: dict[str, Any] = read_json(options.results) if options.results.exists() else {}
     wanted = [cell for cell in cells() if cell.key.startswith(options.only)]
     if options.table:
         return print(table(options.data, wanted, done))
+    changes = dict(change.split("=", 1) for change in options.set)
+    if options.recipe is not None:
+        asked = next((cell for cell in cells() if cell.key == options.recipe), None)
+        if asked is None:
+            parser.error(f"--recipe {options.recipe}: no such cell; expected for instance cxr4-32/ipc10/dsa/0")
+        return print(_recipe(asked, options.data, changes).to_toml(), end="")
     if options.work is None:
         parser.error("--work is needed to fill cells")
     keep_freed_memory()
     begun = time.monotonic()
-    changes = dict(change.split("=", 1) for change in options.set)
     for cell in wanted:
         recipe = _recipe(cell, options.data, changes)
         told = recipe.digest("source", "network", "teachers", "distill", "augment", "evaluate")

@@ -86,3 +86,17 @@ def test_the_published_recipe_is_the_published_row(ipc: int, monkeypatch: pytest
     recipe = read_recipe(ROOT / f"recipes/published-mtt-cxr4-32-ipc{ipc}.toml")
     of_row = rows._recipe(rows.Cell("cxr4-32", ipc, "mtt", 0), Path("data"), {})
     assert recipe.digest() == of_row.model_copy(update={"name": recipe.name}).digest()
+
+
+def test_a_cells_recipe_is_printed_for_other_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    rows.main(["--data", "data", "--recipe", "cxr4-32/ipc10/dsa/1"])
+    written = tmp_path / "dsa.toml"
+    written.write_text(capsys.readouterr().out)
+    asked = rows._recipe(rows.Cell("cxr4-32", 10, "dsa", 1), Path("data"), {})
+    assert read_recipe(written).digest() == asked.digest()
+    with pytest.raises(SystemExit):
+        rows.main(["--data", "data", "--recipe", "cxr4-32/ipc10/dse/1"])
+    assert "no such cell" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from medistill.errors import RecipeError
 
 Sampling = Literal["natural", "balanced"]
 Start = Literal["noise", "class-noise", "class-mean", "real"]
-Similarity = Literal["unsigned", "signed", "displacement", "shuffled", "easy"]
+Similarity = Literal["unsigned", "signed", "displacement", "shuffled", "shuffled-displacement", "easy"]
 Architecture = Literal["convnet", "resnet18", "resnet18bn", "vgg11", "vit"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 Encoding = Literal["float32", "float16", "uint8"]

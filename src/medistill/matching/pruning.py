@@ -7,9 +7,9 @@ say which similarity, so three readings stand here side by side; the first is th
     signed        the same, but 0 where the signs differ
     displacement  the signed ratio of the two steps taken from the common start
 
-Beside them stand a control and a rival. `shuffled` keeps as many parameters as `unsigned` does, but any: what it loses
-against `unsigned` is what the similarity knows. `easy_parameters` lets a parameter in once it has come close, by a
-measure that grows with the outer steps, and never puts it out again.
+Beside them stand two controls and a rival. `shuffled` and `shuffled-displacement` keep as many parameters as `unsigned`
+and `displacement` do, but any: what they lose against those is what the similarity knows. `easy_parameters` lets a
+parameter in once it has come close, by a measure that grows with the outer steps, and never puts it out again.
 
 A mask carries no gradient: it says what counts in this outer step, not what should.
 
@@ -40,14 +40,15 @@ def kept_parameters(
         target: where the teacher went.
         threshold: similarity below which (strictly) a parameter is pruned, 0 to 1.
         similarity: which reading; two zeros are alike (similarity 1).
-        seed: of the order into which `shuffled` brings the mask.
+        seed: of the order into which a control brings the mask.
 
     Raises:
         MatchingError: nothing is kept.
     """
     with torch.no_grad():
-        kept = (_SIMILARITIES[similarity](end, start, target) >= threshold).to(end.dtype)
-        if similarity == "shuffled":
+        alike = _SIMILARITIES[_SHUFFLED.get(similarity, similarity)](end, start, target)
+        kept = (alike >= threshold).to(end.dtype)
+        if similarity in _SHUFFLED:
             kept = kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed)).to(kept.device)]
     if not bool(kept.any()):
         raise MatchingError(
@@ -88,9 +89,9 @@ def _unsigned_ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(large == 0, 1.0, small / large)
 
 
+_SHUFFLED: dict[Similarity, Similarity] = {"shuffled": "unsigned", "shuffled-displacement": "displacement"}
 _SIMILARITIES: dict[Similarity, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "unsigned": lambda end, start, target: _unsigned_ratio(end, target),
     "signed": lambda end, start, target: _signed_ratio(end, target),
-    "shuffled": lambda end, start, target: _unsigned_ratio(end, target),
     "displacement": lambda end, start, target: _signed_ratio(end - start, target - start),
 }
