@@ -254,24 +254,32 @@ def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
 
 
 def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
-    """Rows of balanced accuracy in percent, and by how much ours lies above each with the seeds that both have: the
-    95 % interval."""
-    lines = []
+    """Tables in Markdown of balanced accuracy in percent, and by how much ours lies above each row with the seeds that
+    both have: the 95 % interval, over images alone where they share one seed."""
+    parts = []
     for images in dict.fromkeys(cell.images for cell in wanted if cell.key in done):
         test = _test_images(data, images)
         groups = dict.fromkeys((cell.ipc, cell.row) for cell in wanted if cell.images == images)
         for ipc in dict.fromkeys(ipc for ipc, _ in groups):
             said = {row: found for number, row in groups if number == ipc and (found := _said(done, images, ipc, row))}
-            if not said:
-                continue
-            title = "all images" if ipc == 0 else f"{ipc} a class"
-            lines += [f"\n{images}, {title}, {len(test):,} test images", f"{'majority':18} {_majority(test):5.1f}"]
-            for row, found in said.items():
-                flat = [guess for networks in found.values() for guess in networks]
-                method, network, unseen = row.partition("@")
-                above = "" if method == "ours" else _above(said.get(f"ours{network}{unseen}", {}), found, test)
-                lines.append(f"{row:18} {_balanced(test, flat)}   seeds {len(found)}{above}")
-    return "\n".join(lines).strip()
+            if said:
+                title = "all images" if ipc == 0 else f"{ipc} a class"
+                parts.append(f"**{images}, {title}, {len(test):,} test images**\n\n{_rows(said, test)}")
+    return "\n\n".join(parts)
+
+
+def _rows(said: dict[str, _Said], test: LabelledImages) -> str:
+    lines = [
+        "| row | seeds | balanced accuracy | ours above by |",
+        "| --- | ---: | ---: | ---: |",
+        f"| majority | | {_majority(test):.1f} | |",
+    ]
+    for row, found in said.items():
+        flat = [guess for networks in found.values() for guess in networks]
+        method, network, unseen = row.partition("@")
+        above = "" if method == "ours" else _above(said.get(f"ours{network}{unseen}", {}), found, test)
+        lines.append(f"| {row} | {len(found)} | {_balanced(test, flat)} | {above} |")
+    return "\n".join(lines)
 
 
 def _above(ours: _Said, found: _Said, test: LabelledImages) -> str:
@@ -282,8 +290,7 @@ def _above(ours: _Said, found: _Said, test: LabelledImages) -> str:
     draws = [
         intervals.draws_of_balanced_accuracy([each[seed] for seed in shared], test, seed=0) for each in (ours, found)
     ]
-    seeds = "" if len(shared) > 1 else " with this seed"
-    return f"   ours above by {points(intervals.difference(*draws))}{seeds}"
+    return points(intervals.difference(*draws))
 
 
 def _said(done: dict[str, Any], images: str, ipc: int, row: str) -> _Said:
@@ -297,7 +304,7 @@ def _balanced(test: LabelledImages, said: Sequence[NDArray[np.uint8]]) -> str:
     classes = len(test.class_names)
     values = [100 * metrics.balanced_accuracy(test.labels, guess.astype(np.int64), classes) for guess in said]
     spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):5.1f}{spread} (n {len(values)})"
+    return f"{np.mean(values):.1f}{spread} (n {len(values)})"
 
 
 def _majority(test: LabelledImages) -> float:

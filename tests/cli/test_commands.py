@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 import toys
 from medistill.cli import app
+from medistill.recipe import read_recipe
 
 
 def medistill(*arguments: str | Path) -> Result:
@@ -279,6 +280,20 @@ def test_compare_refuses_an_unknown_method(place: Path) -> None:
     result = medistill("compare", place / "toy.toml", "--methods", "simclr")
     assert result.exit_code == 1
     assert "--methods simclr: expected some of scratch, byol" in result.stderr
+
+
+def test_tune_prints_every_trial_and_leaves_the_recipe_that_won(place: Path, tmp_path: Path) -> None:
+    result = medistill("tune", place / "toy.toml", "--out", tmp_path, "--trials", 2, "--steps", 2)
+    assert result.exit_code == 0, result.stderr
+    assert "the recipe as it stands" in result.stdout
+    tried = json.loads((tmp_path / "tuning.json").read_text())
+    assert [bool(trial["settings"]) for trial in tried] == [False, True]
+    again = medistill("tune", place / "toy.toml", "--out", tmp_path, "--trials", 2, "--steps", 2, "--json")
+    answer = json.loads(again.stdout)
+    assert answer["trials"] == tried
+    best = max(tried, key=lambda trial: trial["score"])["settings"]
+    settings = read_recipe(Path(answer["recipe"])).distill.model_dump()
+    assert {key: settings[key] for key in best} == best
 
 
 def test_study_prints_what_packages_are_worth_and_leaves_the_study(place: Path) -> None:

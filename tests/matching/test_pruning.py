@@ -124,9 +124,7 @@ def test_a_mask_carries_no_gradient_and_the_type_of_the_parameters():
     assert mask.dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("reading", "control"), [("unsigned", "shuffled"), ("displacement", "shuffled-displacement")]
-)
+@pytest.mark.parametrize(("reading", "control"), [("unsigned", "shuffled"), ("displacement", "shuffled-displacement")])
 def test_a_control_keeps_as_many_parameters_as_its_similarity_but_others(reading, control):
     walk = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 2000)))
     real = kept_parameters(*walk, 0.3, reading)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import made_up
 import pytest
 
@@ -29,6 +31,19 @@ from medistill.report import words
 )
 def test_rows_have_plain_names(name: str, plain: str) -> None:
     assert words.plain_name(name) == plain
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "seen"),
+    [
+        ("random", {}, "the few"),
+        ("byol", {"protocol": "unlabelled"}, "all, unlabelled"),
+        ("transfer-linear (gratings drawn here)", {}, "others, then the few"),
+        ("full-natural", {"ipc": None}, "all"),
+    ],
+)
+def test_a_row_says_what_its_networks_saw(name: str, changes: dict[str, Any], seen: str) -> None:
+    assert words.images_seen(made_up.compared(name, 0.6, **changes)) == seen
 
 
 def test_the_headline_says_what_was_measured() -> None:

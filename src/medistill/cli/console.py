@@ -131,7 +131,7 @@ class Bar:
 def rows_table(rows: "Sequence[Row]", title: str) -> Table:
     """The table that a run ends with: percent, mean and standard deviation over networks."""
     from medistill.evidence import Compared
-    from medistill.report.words import percent, plain_name, protocol_name
+    from medistill.report.words import images_seen, percent, plain_name
 
     networks = max(row.accuracy.n for row in rows)
     table = Table(title=f"{title}, mean ± sd of {networks} networks", title_justify="left", box=box.SIMPLE_HEAD)
@@ -144,7 +144,7 @@ def rows_table(rows: "Sequence[Row]", title: str) -> Table:
     for row in rows:
         if row.same_as is None:
             figures = (row.accuracy, row.balanced_accuracy, row.auc)
-            protocol = [protocol_name(row.protocol)] if isinstance(row, Compared) else []
+            protocol = [images_seen(row)] if isinstance(row, Compared) else []
             table.add_row(plain_name(row.name), *protocol, f"{row.images:,}", *map(percent, figures))
     return table
 

@@ -89,7 +89,7 @@ def _cells(row: Compared) -> tuple[str, ...]:
     interval = row.balanced_accuracy_interval
     return (
         _escaped(words.plain_name(row.name)),
-        words.protocol_name(row.protocol),
+        words.images_seen(row),
         f"{row.images:,}",
         words.percent(row.accuracy),
         words.percent(row.balanced_accuracy),

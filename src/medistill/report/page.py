@@ -32,6 +32,7 @@ def render(template: str, values: dict[str, Any]) -> str:
         "percent": words.percent,
         "plain_name": words.plain_name,
         "protocol_name": words.protocol_name,
+        "images_seen": words.images_seen,
         "scenario_name": words.scenario_name,
         "share": words.share,
         "size": words.size,

@@ -6,7 +6,7 @@ measured has no words here, so it cannot be shown.
 
 from collections.abc import Sequence
 
-from medistill.evidence import Difference, Figure, Help, Protocol, Row, Scenario, Utility, Worth
+from medistill.evidence import Compared, Difference, Figure, Help, Protocol, Row, Scenario, Utility, Worth
 
 _ROWS = {
     "majority": "always the commonest class",
@@ -88,6 +88,12 @@ def remarks(rows: Sequence[Row]) -> list[str]:
 def protocol_name(protocol: Protocol | None) -> str:
     """Which images a row's networks may have seen."""
     return _PROTOCOLS[protocol] if protocol else ""
+
+
+def images_seen(row: Compared) -> str:
+    """Which images the networks of a row have seen, for transfer those that its name says among them."""
+    seen = protocol_name(row.protocol)
+    return f"others, then {seen}" if row.name.startswith("transfer") else seen
 
 
 def architecture_name(architecture: str) -> str:
