@@ -40,6 +40,17 @@ def test_a_family_nobody_asked_for_has_no_panel() -> None:
     assert "Few real images" not in svg
 
 
+def test_confidence_that_is_hardly_ever_stated_has_no_dot() -> None:
+    row = made_up.compared("random", 0.5)
+    dots = row.detail.calibration
+    seldom, often = (
+        row.model_copy(update={"detail": row.detail.model_copy(update={"calibration": ((0.31, 1.0, share), *dots)})})
+        for share in (0.009, 0.011)
+    )
+    assert calibration_curves([seldom]) == calibration_curves([row])
+    assert calibration_curves([often]) != calibration_curves([row])
+
+
 def test_bytes_are_not_compared_with_methods_that_need_images_of_their_own() -> None:
     svg = accuracy_for_bytes([row for row in made_up.COMPARED if row.protocol])
     assert ">pruned trajectory matching<" in svg

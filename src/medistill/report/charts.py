@@ -22,6 +22,7 @@ _FAMILIES: tuple[tuple[str, tuple[str, ...], Protocol], ...] = (
     ("Pre-trained on all, unlabelled", _PRETRAINED, "unlabelled"),
     ("Pre-trained elsewhere", ("transfer",), "budget"),
 )
+_FEWEST = 0.01  # of the answers, in a dot of the calibration: fewer say more of chance than of networks
 _LEAST_GAP = 0.045  # of the height, between two labels
 _RIGHT = 1.02  # of the width, where labels stand
 
@@ -55,12 +56,14 @@ def roc_curves(rows: Sequence[Compared]) -> str:
 def calibration_curves(rows: Sequence[Compared]) -> str:
     """Draw how often networks are right when they are so sure: on the diagonal, confidence can be believed.
 
+    A bin with less than a hundredth of the answers has no dot.
+
     Args:
         rows: of one budget; all images with balanced sampling are a dashed line in every panel.
     """
 
     def curve(axes: "Axes", row: Compared, color: str, dashes: str) -> None:
-        confidence, right, _ = 100 * np.array(row.detail.calibration).T
+        confidence, right = 100 * np.array([dot[:2] for dot in row.detail.calibration if dot[2] >= _FEWEST]).T
         axes.plot(
             confidence, right, dashes, color=color, linewidth=1.4, marker="o", markersize=3, label=plain_name(row.name)
         )
