@@ -30,6 +30,9 @@ def test_candidates_begin_with_the_recipe_and_keep_its_teachers():
         way = one["inner_rate"] * one["student_steps"]
         assert 0.24 <= way / (toy.distill.inner_rate * toy.distill.student_steps) <= 4.1  # rates have two digits
     assert {one["expert_epochs"] for one in found[1:]} == {1, 2, 3}
+    # Even a handful does not fall into one corner.
+    assert {one["student_steps"] for one in found[1:5]} == {5, 10, 20, 40}
+    assert sum(one["image_rate"] > toy.distill.image_rate for one in found[1:5]) == 2
 
 
 def test_an_objective_without_teachers_is_asked_for_rates_alone():

@@ -4,15 +4,16 @@ Every trial is a distillation of its own with few outer steps, judged as selecti
 recipe as it stands, so a search can say that nothing was gained. Test images are never read. Teachers are trained once:
 trials differ in nothing that teachers depend on. Finished trials are kept, so a search that was interrupted continues.
 
-Random search: Bergstra and Bengio, JMLR 2012. It is as good as cleverer ones at a dozen trials, and each trial can be
-told in one line.
+Trials are points of a scrambled Sobol sequence: as blind as random search (Bergstra and Bengio, JMLR 2012, compare the
+two), but half a dozen of them are spread over the whole range and do not fall into one corner of it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from torch.quasirandom import SobolEngine
 
 from medistill import pipeline
 from medistill.errors import MatchingError, RecipeError
@@ -38,7 +39,7 @@ class Trial:
 
 
 def tune(opened: Run, trials: int, outer_steps: int, progress: Progress) -> tuple[list[Trial], Recipe]:
-    """Try settings at random around the recipe's, and return all trials and the recipe with the best one's.
+    """Try settings around the recipe's, and return all trials and the recipe with the best one's.
 
     Leaves OUT/tuning.json with every trial and OUT/tuned.toml, the recipe that won, with its own number of outer steps.
 
@@ -78,30 +79,38 @@ def tune(opened: Run, trials: int, outer_steps: int, progress: Progress) -> tupl
 
 
 def candidates(recipe: Recipe, trials: int) -> list[dict[str, Any]]:
-    """The settings of every trial: the recipe's own first, then draws that depend on its seed alone.
+    """The settings of every trial: the recipe's own first, then points that depend on its seed alone.
 
     The step size of the pixels and the way of a student, its rate times its steps, are up to four times larger or
-    smaller than the recipe's; steps and epochs are drawn from a few usual ones.
+    smaller than the recipe's; steps and epochs are a few usual ones.
     Teachers stay the ones there are: a student that looks further ahead starts earlier.
     """
-    settings, draw = recipe.distill, np.random.default_rng(recipe.seed_for("tune"))
-    tried: list[dict[str, Any]] = [{}]
-    while len(tried) < trials:
-        image, inner = np.exp(draw.uniform(-1, 1, 2) * math.log(_FACTOR))
-        one: dict[str, Any] = {"image_rate": _rounded(settings.image_rate * image)}
-        steps = settings.student_steps
-        if settings.follows_teachers or settings.objective == "soft-label":
-            steps = one["student_steps"] = int(draw.choice(_STUDENT_STEPS))
-        one["inner_rate"] = _rounded(settings.inner_rate * inner * settings.student_steps / steps)
-        if settings.follows_teachers:
-            furthest = recipe.last_teacher_epoch
-            earliest = max(settings.min_start_epoch, settings.first_max_start_epoch if settings.window_steps else 0)
-            least = 2 if settings.angle_weight > 0 else 1
-            fitting = [epochs for epochs in _EXPERT_EPOCHS if least <= epochs <= furthest - earliest]
-            one["expert_epochs"] = int(draw.choice(fitting or [settings.expert_epochs]))
-            one["max_start_epoch"] = furthest - one["expert_epochs"]
-        tried.append(one)
-    return tried
+    sequence = SobolEngine(4, scramble=True, seed=recipe.seed_for("tune"))  # type: ignore[no-untyped-call]
+    points = sequence.draw(trials - 1)
+    return [{}, *(_candidate(recipe, *point) for point in points.tolist())]
+
+
+def _candidate(recipe: Recipe, image: float, inner: float, steps: float, epochs: float) -> dict[str, Any]:
+    """The settings at a point of the unit cube."""
+    settings = recipe.distill
+    one: dict[str, Any] = {"image_rate": _rounded(settings.image_rate * _FACTOR ** (2 * image - 1))}
+    student_steps = settings.student_steps
+    if settings.follows_teachers or settings.objective == "soft-label":
+        student_steps = one["student_steps"] = _at(_STUDENT_STEPS, steps)
+    way = settings.inner_rate * settings.student_steps * _FACTOR ** (2 * inner - 1)
+    one["inner_rate"] = _rounded(way / student_steps)
+    if settings.follows_teachers:
+        furthest = recipe.last_teacher_epoch
+        earliest = max(settings.min_start_epoch, settings.first_max_start_epoch if settings.window_steps else 0)
+        least = 2 if settings.angle_weight > 0 else 1
+        fitting = [each for each in _EXPERT_EPOCHS if least <= each <= furthest - earliest]
+        one["expert_epochs"] = _at(fitting or [settings.expert_epochs], epochs)
+        one["max_start_epoch"] = furthest - one["expert_epochs"]
+    return one
+
+
+def _at(choices: Sequence[int], part: float) -> int:
+    return choices[min(int(part * len(choices)), len(choices) - 1)]
 
 
 def _score(trial: Run, progress: Progress) -> float | None:
