@@ -81,12 +81,22 @@ def test_cells_are_filled_once_and_told_in_a_table(
     assert [line.split(" | ")[0] for line in held_against_ours] == ["| random", "| mtt"]
 
 
-@pytest.mark.parametrize("ipc", [10, 20])
-def test_the_published_recipe_is_the_published_row(ipc: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("published-mtt-cxr4-32-ipc10", rows.Cell("cxr4-32", 10, "mtt", 0)),
+        ("published-mtt-cxr4-32-ipc20", rows.Cell("cxr4-32", 20, "mtt", 0)),
+        ("cxr4-32-ipc10", rows.Cell("cxr4-32", 10, "ours", 0)),
+        ("cxr4-32-ipc20", rows.Cell("cxr4-32", 20, "ours", 0)),
+        ("cxr4-64-ipc10", rows.Cell("cxr4-64", 10, "ours", 0)),
+    ],
+)
+def test_a_recipe_asks_for_what_its_row_was_measured_with(
+    name: str, cell: rows.Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
-    recipe = read_recipe(ROOT / f"recipes/published-mtt-cxr4-32-ipc{ipc}.toml")
-    of_row = rows._recipe(rows.Cell("cxr4-32", ipc, "mtt", 0), Path("data"), {})
-    assert recipe.digest() == of_row.model_copy(update={"name": recipe.name}).digest()
+    of_row = rows._recipe(cell, Path("data"), {})
+    assert read_recipe(ROOT / f"recipes/{name}.toml").digest() == of_row.model_copy(update={"name": name}).digest()
 
 
 def test_a_cells_recipe_is_printed_for_other_commands(
