@@ -30,8 +30,16 @@ def test_every_command_in_the_documents_exists(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+    for target, _, heading in re.findall(r"\]\(([^)#:]+)(#([^)]+))?\)", document.read_text()):
         assert (document.parent / target).exists(), target
+        if heading:
+            assert heading in _headings(document.parent / target), f"{target}#{heading}"
+
+
+def _headings(document: Path) -> set[str]:
+    """How links spell a document's headings: small letters, hyphens for spaces, no other signs."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_architecture_names_every_room() -> None:

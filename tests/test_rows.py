@@ -5,6 +5,7 @@ import pytest
 from benchmarks import rows
 
 import toys
+from medistill.files import read_json
 from medistill.images import LabelledImages
 from medistill.recipe import Recipe, read_recipe
 
@@ -79,6 +80,9 @@ def test_cells_are_filled_once_and_told_in_a_table(
     assert all(cell.row in told for cell in wanted)
     held_against_ours = [line for line in told.splitlines() if " to " in line]
     assert [line.split(" | ")[0] for line in held_against_ours] == ["| random", "| mtt"]
+    monkeypatch.setattr(rows, "METHODS", {"ours": {}, "mtt": {"distill.objective": "mtt", "distill.outer_steps": 2}})
+    rows.main([*arguments, "--table"])
+    assert "| mtt |" not in capsys.readouterr().out, "a cell of an earlier recipe is no answer"
 
 
 @pytest.mark.parametrize(
@@ -95,8 +99,10 @@ def test_a_recipe_asks_for_what_its_row_was_measured_with(
     name: str, cell: rows.Cell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    recipe = read_recipe(ROOT / f"recipes/{name}.toml")
     of_row = rows._recipe(cell, Path("data"), {})
-    assert read_recipe(ROOT / f"recipes/{name}.toml").digest() == of_row.model_copy(update={"name": name}).digest()
+    assert recipe.digest() == of_row.model_copy(update={"name": name}).digest()
+    assert rows._digest(recipe) == read_json(rows.RESULTS)[cell.key]["recipe"]
 
 
 def test_a_cells_recipe_is_printed_for_other_commands(
@@ -108,6 +114,7 @@ def test_a_cells_recipe_is_printed_for_other_commands(
     written.write_text(capsys.readouterr().out)
     asked = rows._recipe(rows.Cell("cxr4-32", 10, "dsa", 1), Path("data"), {})
     assert read_recipe(written).digest() == asked.digest()
-    with pytest.raises(SystemExit):
-        rows.main(["--data", "data", "--recipe", "cxr4-32/ipc10/dse/1"])
-    assert "no such cell" in capsys.readouterr().err
+    for nothing in ("cxr4-32/ipc10/dse/1", "cxr4-32/ipc10/random/1", "cxr4-32/ipc0/full-balanced-20-epochs/0"):
+        with pytest.raises(SystemExit):
+            rows.main(["--data", "data", "--recipe", nothing])
+    assert "expected a cell with distilled images" in capsys.readouterr().err

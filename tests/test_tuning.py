@@ -21,6 +21,7 @@ def test_candidates_begin_with_the_recipe_and_keep_its_teachers():
     toy = recipe({"teachers.epochs": 6, "distill.max_start_epoch": 4})
     found = candidates(toy, 30)
     assert found[0] == {}
+    assert candidates(toy, 1) == [{}]
     assert found == candidates(toy, 30)
     assert found[:5] == candidates(toy, 5)
     assert found[1:] != candidates(recipe({"teachers.epochs": 6, "distill.max_start_epoch": 4, "seed": 4}), 30)[1:]

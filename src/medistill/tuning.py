@@ -86,8 +86,8 @@ def candidates(recipe: Recipe, trials: int) -> list[dict[str, Any]]:
     Teachers stay the ones there are: a student that looks further ahead starts earlier.
     """
     sequence = SobolEngine(4, scramble=True, seed=recipe.seed_for("tune"))  # type: ignore[no-untyped-call]
-    points = sequence.draw(trials - 1)
-    return [{}, *(_candidate(recipe, *point) for point in points.tolist())]
+    points = sequence.draw(trials - 1).tolist() if trials > 1 else []
+    return [{}, *(_candidate(recipe, *point) for point in points)]
 
 
 def _candidate(recipe: Recipe, image: float, inner: float, steps: float, epochs: float) -> dict[str, Any]:

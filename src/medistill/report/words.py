@@ -91,7 +91,7 @@ def protocol_name(protocol: Protocol | None) -> str:
 
 
 def images_seen(row: Compared) -> str:
-    """Which images the networks of a row have seen, for transfer those that its name says among them."""
+    """Which images the networks of a row have seen; those of transfer saw first what the row's name tells."""
     seen = protocol_name(row.protocol)
     return f"others, then {seen}" if row.name.startswith("transfer") else seen
 
