@@ -9,7 +9,7 @@ of a set share network, augmentation and the student's steps in all; what else a
     python -m benchmarks.rows --data FOLDER --work runs/rows                             all that is missing
     python -m benchmarks.rows --data FOLDER --work runs/rows --only cxr4-32/ipc10 --minutes 60   some of it
     python -m benchmarks.rows --data FOLDER --table
-    python -m benchmarks.rows --data FOLDER --recipe cxr4-32/ipc10/dsa/0   what a cell asks for, as TOML
+    python -m benchmarks.rows --data FOLDER --recipe cxr4-32/ipc10/dsa/0   how its images are distilled, as TOML
 
 Whether one method is above another is told by the interval of `intervals.difference`.
 """
