@@ -12,7 +12,6 @@ train them once.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.asked import digest_of, recipe_with
 from medistill import pipeline
 from medistill.evaluate import Bench, Training, mean_score, synthetic_arm, train_all
 from medistill.files import read_json, write_json
 from medistill.jobs import Silence, keep_freed_memory
-from medistill.recipe import Recipe, read_recipe
+from medistill.recipe import Recipe
 from medistill.synthetic import SyntheticSet
 
 RESULTS = Path(__file__).with_name("dials.json")
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     everywhere = dict(change.split("=", 1) for change in options.set)
     for name in (name for name in DIALS if name.startswith(options.only)):
         recipe = recipe_of(name, options.data, everywhere)
-        told = recipe.digest("source", "network", "teachers", "distill", "augment", "evaluate")
+        told = digest_of(recipe)
         if done.get(name, {}).get("recipe") == told:
             continue
         done[name] = _tried(recipe, options.work) | {"recipe": told}
@@ -127,8 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def recipe_of(name: str, data: Path, everywhere: dict[str, str]) -> Recipe:
     """The recipe of a trial: the base, what its dial changes, and what every trial is to change."""
     own = {"source.path": str(data / "cxr4_64.npz")} | _BASE | DIALS[name]
-    # Values are read as TOML, in which these are spelled as in JSON.
-    return read_recipe(BASE, {key: json.dumps(value) for key, value in own.items()} | everywhere)
+    return recipe_with(BASE, own, everywhere)
 
 
 def _tried(recipe: Recipe, work: Path) -> dict[str, Any]:

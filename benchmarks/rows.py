@@ -16,7 +16,6 @@ Whether one method is above another is told by the interval of `intervals.differ
 
 import argparse
 import functools
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.asked import digest_of, recipe_with
 from medistill import intervals, metrics, pipeline
 from medistill.comparison import Question
 from medistill.comparison.contenders import Contenders
@@ -34,7 +34,7 @@ from medistill.files import read_json, write_json
 from medistill.images import LabelledImages
 from medistill.jobs import Silence, keep_freed_memory
 from medistill.metrics import array_from_text, array_to_text
-from medistill.recipe import Architecture, Recipe, read_recipe
+from medistill.recipe import Architecture, Recipe
 from medistill.report.words import points
 
 RESULTS = Path(__file__).with_name("rows.json")
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"--recipe {options.recipe}: expected a cell with distilled images, as cxr4-32/ipc10/dsa/0")
         return print(_recipe(asked, options.data, changes).to_toml(), end="")
     if options.table:
-        answers = {cell.key: _digest(_recipe(cell, options.data, changes)) for cell in wanted}
+        answers = {cell.key: digest_of(_recipe(cell, options.data, changes)) for cell in wanted}
         asked_now = {key: found for key, found in done.items() if found["recipe"] == answers.get(key)}
         return print(table(options.data, wanted, asked_now))
     if options.work is None:
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begun = time.monotonic()
     for cell in wanted:
         recipe = _recipe(cell, options.data, changes)
-        told = _digest(recipe)
+        told = digest_of(recipe)
         if done.get(cell.key, {}).get("recipe") == told or time.monotonic() - begun > 60 * options.minutes:
             continue
         started = time.monotonic()
@@ -222,13 +222,7 @@ def _recipe(cell: Cell, data: Path, changes: dict[str, str]) -> Recipe:
     own["name"] = f"{cell.images}-ipc{cell.ipc}-{cell.method}"
     own |= METHODS.get(cell.method, {}) | SHORTER.get(cell.images, {})
     own["source.path"] = str(data / own["source.path"])
-    # Values are read as TOML, in which these are spelled as in JSON.
-    return read_recipe(BASE, {key: json.dumps(value) for key, value in own.items()} | changes)
-
-
-def _digest(recipe: Recipe) -> str:
-    """Of all that decides a cell."""
-    return recipe.digest("source", "network", "teachers", "distill", "augment", "evaluate")
+    return recipe_with(BASE, own, changes)
 
 
 def _filled(cell: Cell, recipe: Recipe, work: Path) -> tuple[list[NDArray[np.uint8]], pipeline.Run]:

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import rows
+from benchmarks.asked import digest_of
 
 import toys
 from medistill.files import read_json
@@ -93,6 +94,7 @@ def test_cells_are_filled_once_and_told_in_a_table(
         ("cxr4-32-ipc10", rows.Cell("cxr4-32", 10, "ours", 0)),
         ("cxr4-32-ipc20", rows.Cell("cxr4-32", 20, "ours", 0)),
         ("cxr4-64-ipc10", rows.Cell("cxr4-64", 10, "ours", 0)),
+        ("pneumonia-28-ipc10", rows.Cell("pneumonia-28", 10, "ours", 0)),
     ],
 )
 def test_a_recipe_asks_for_what_its_row_was_measured_with(
@@ -102,7 +104,7 @@ def test_a_recipe_asks_for_what_its_row_was_measured_with(
     recipe = read_recipe(ROOT / f"recipes/{name}.toml")
     of_row = rows._recipe(cell, Path("data"), {})
     assert recipe.digest() == of_row.model_copy(update={"name": name}).digest()
-    assert rows._digest(recipe) == read_json(rows.RESULTS)[cell.key]["recipe"]
+    assert digest_of(recipe) == read_json(rows.RESULTS)[cell.key]["recipe"]
 
 
 def test_a_cells_recipe_is_printed_for_other_commands(

@@ -1,0 +1,94 @@
+"""The tables of docs/results.md are held against what they were made from."""
+
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks import dials, rows
+from benchmarks.asked import digest_of
+from typer.testing import CliRunner
+
+from medistill.cli import app
+from medistill.comparison import table
+from medistill.files import read_json
+
+ROOT = Path(__file__).parents[1]
+RESULTS = (ROOT / "docs/results.md").read_text()
+COMMANDS = [
+    re.sub(r"\\\n\s*", "", command).strip()
+    for command in re.findall(r"```\n(medistill compare .*?)```", RESULTS, flags=re.DOTALL)
+]
+READINGS = {"sizes": "unsigned", "sizes and signs": "signed", "displacements": "displacement"}
+
+
+@pytest.fixture
+def data() -> Path:
+    if "MEDISTILL_DATA" not in os.environ:
+        pytest.skip("MEDISTILL_DATA does not name the folder of real image sets")
+    return Path(os.environ["MEDISTILL_DATA"])
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.rpartition("/")[2])
+def test_a_comparison_is_printed_again_from_the_cells_that_are_kept(
+    command: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, *arguments = shlex.split(command)
+    assert program == "medistill"
+    monkeypatch.chdir(tmp_path)
+    for file in (ROOT / "recipes", *data.glob("*.npz")):
+        (tmp_path / file.name).symlink_to(file.absolute())
+    out = tmp_path / arguments[arguments.index("--out") + 1]
+    shutil.copytree(ROOT / "benchmarks/cells", out / "cells")
+    monkeypatch.setattr(table, "Contenders", lambda *asked: pytest.fail("a cell of this table is not kept"))
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    printed = [line for line in (out / "comparison.md").read_text().splitlines() if line.startswith("| ")]
+    assert "\n".join(printed[: printed.index(next(line for line in printed if "images of" in line))]) in RESULTS
+
+
+@pytest.mark.real_data
+def test_the_rows_of_every_method_are_printed_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    done = read_json(rows.RESULTS)
+    wanted = [cell for cell in rows.cells() if (data / rows.SETS[cell.images]["source.path"]).exists()]
+    asked_now = {
+        cell.key: done[cell.key]
+        for cell in wanted
+        if done.get(cell.key, {}).get("recipe") == digest_of(rows._recipe(cell, data, {}))
+    }
+    for part in rows.table(data, wanted, asked_now).split("\n\n"):
+        assert part in RESULTS
+
+
+def test_the_table_of_pruning_says_what_the_kept_trials_found() -> None:
+    kept = read_json(dials.RESULTS)
+    section = RESULTS.partition("## What pruning does")[2].partition("\n## ")[0]
+    figures = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    lines = [[field.strip() for field in line.split("|")[1:-1]] for line in figures]
+    assert len(lines) == 10
+    for reading, threshold, share, found, at_random in lines:
+        trial, shuffled = _trials(reading, threshold)
+        assert found == _said(kept[trial])
+        first, last = (f"{100 * part:.0f}" for part in kept[trial]["kept"])
+        assert share == (f"{first} %" if first == last else f"{first} to {last} %")
+        assert at_random == (shuffled and (_said(kept[shuffled]) if shuffled in kept else "not made"))
+
+
+def _trials(reading: str, threshold: str) -> tuple[str, str]:
+    """The dial of a line, and that of as many parameters at random where one was asked for."""
+    if reading == "nothing pruned":
+        return "similarity/none", ""
+    if (reading, threshold) == ("sizes", "0.1"):
+        return "recipe", ""
+    trial, of_reading = f"similarity/{READINGS[reading]}/{threshold}", {"sizes": "", "displacements": "-displacement"}
+    return trial, f"similarity/shuffled{of_reading[reading]}/{threshold}" if reading in of_reading else ""
+
+
+def _said(trial: dict[str, list[float]]) -> str:
+    scores = 100 * np.array(trial["scores"])
+    return f"{scores.mean():.1f} ± {scores.std(ddof=1):.1f}"
