@@ -105,6 +105,17 @@ def test_a_folder_is_whole_or_absent(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder"]
 
 
+def test_a_folder_clears_away_what_a_killed_process_left_of_it_and_nothing_else(tmp_path):
+    names = {"mine": ".out[1]-a1b2c3d4.partial", "young": ".out[1]-b2c3d4e5.partial", "other": ".out-a1b2c3d4.partial"}
+    for kind, name in names.items():
+        (tmp_path / name / "inner").mkdir(parents=True)
+        if kind != "young":
+            grow_old(tmp_path / name)
+    with whole_folder(tmp_path / "out[1]") as folder:
+        (folder / "a.txt").write_text("a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["out[1]", names["young"], names["other"]])
+
+
 def test_removing_partials_from_a_folder_that_does_not_exist_is_no_error(tmp_path):
     remove_partials(tmp_path / "absent")
 

@@ -6,6 +6,7 @@ finds the final name finds the whole content, whatever happened in between: kill
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -99,12 +100,18 @@ def append_line(path: Path, line: str) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to write into, which is called `path` once it is whole: at the end, and only if nothing failed.
 
+    What a killed process left behind of the same folder more than an hour ago is removed.
+
     Raises:
         StorageError: the disk refused, or `path` exists and is not empty.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        for abandoned in path.parent.glob(f".{glob.escape(path.name)}-????????{_PARTIAL}"):
+            with contextlib.suppress(FileNotFoundError):
+                if _is_abandoned(abandoned):
+                    shutil.rmtree(abandoned, ignore_errors=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=_PARTIAL, dir=path.parent))
         try:
             yield partial
             partial.chmod(0o777 & ~_umask())
@@ -138,8 +145,12 @@ def remove_partials(folder: Path) -> None:
     for partial in folder.rglob(f"*{_PARTIAL}"):
         # Another process may remove it meanwhile, or give it its name.
         with storage_errors(partial), contextlib.suppress(FileNotFoundError):
-            if partial.is_file() and time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+            if partial.is_file() and _is_abandoned(partial):
                 partial.unlink()
+
+
+def _is_abandoned(partial: Path) -> bool:
+    return time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS
 
 
 def free_bytes(folder: Path) -> int:
