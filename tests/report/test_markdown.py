@@ -4,7 +4,7 @@ from medistill.report.markdown import comparison_table
 
 
 def test_every_row_is_a_line_of_the_table() -> None:
-    table, _, _ = comparison_table(made_up.comparison(*made_up.COMPARED)).partition("\n\nWhat images take")
+    table, _, _ = comparison_table(made_up.comparison(*made_up.COMPARED)).partition("\n\nClass by class")
     about, empty, head, rule, *rows = table.splitlines()
     assert about == "a table: 400 test images, mean ± sd of 5 networks over seeds 0, 1."
     assert not empty
@@ -15,6 +15,24 @@ def test_every_row_is_a_line_of_the_table() -> None:
         "| BYOL, fine-tuned | all, unlabelled | 40 | 72.0 ± 1.2 | 72.0 ± 1.2 | 69.0 to 75.0 "
         "| +10.0 to +14.0 | 72.0 ± 1.2 | 72.0 ± 1.2 | 40.0 kB | 3.2 s |"
     )
+
+
+def test_every_class_has_a_column_with_intervals() -> None:
+    rows = (*made_up.COMPARED, made_up.compared("random", 0.5, 5))
+    _, _, rest = comparison_table(made_up.comparison(*rows)).partition("\n\nClass by class")
+    _, found, not_taken, *_ = rest.split("\n\n")
+    head, rule, *lines = found.splitlines()
+    assert (head, rule) == ("| sensitivity | normal | pneumonia |", "| --- | ---: | ---: |")
+    assert lines[0] == "| random real images | 60 (31 to 32) | 60 (31 to 32) |"
+    assert lines[2] == "| BYOL, fine-tuned, all unlabelled | 72 (31 to 32) | 72 (31 to 32) |"
+    assert not_taken.splitlines()[2] == "| random real images | 60 (41 to 42) | 60 (41 to 42) |"
+    assert len(lines) == len(made_up.COMPARED) - 1, "neither the commonest class nor a smaller budget"
+
+
+def test_a_class_that_nobody_was_judged_on_has_no_figure() -> None:
+    row = made_up.compared("random", 0.6)
+    absent = row.model_copy(update={"sensitivity": {"normal": row.sensitivity["normal"]}})
+    assert "\n| random real images | 60 (31 to 32) |  |\n" in comparison_table(made_up.comparison(absent))
 
 
 def test_what_images_take_to_send_stands_below() -> None:

@@ -1,8 +1,9 @@
 """Tables as Markdown, to be pasted where people write."""
 
 from collections.abc import Sequence
+from typing import Literal
 
-from medistill.evidence import Compared, Comparison, Cost, Helped, Study
+from medistill.evidence import Compared, Comparison, Cost, Figure, Helped, Interval, Study
 from medistill.report import words
 
 _HEAD = (
@@ -34,7 +35,8 @@ _STUDY_HEAD = (
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """A line for every row, its figures in percent, mean and standard deviation over networks; then costs."""
+    """A line for every row, its figures in percent, mean and standard deviation over networks; then the same class by
+    class, each with its 95 % interval, and costs."""
     seeds = ", ".join(map(str, comparison.seeds))
     networks = comparison.rows[-1].accuracy.n
     about = (
@@ -47,10 +49,32 @@ def comparison_table(comparison: Comparison) -> str:
         _escaped(about),
         _table(head, 3, [_cells(row) for row in comparison.rows]),
         *map(_escaped, words.remarks(comparison.rows)),
+        "Class by class, one against the rest, in percent with 95 % intervals:",
+        _class_table(comparison, "sensitivity"),
+        _class_table(comparison, "specificity"),
         "What images take to send; all are the training images as PNG files, at the size that networks see:",
         _table((*_COST_HEAD, *lines), 1, [_cost_cells(cost) for cost in comparison.costs]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _class_table(comparison: Comparison, kind: Literal["sensitivity", "specificity"]) -> str:
+    """A line for every row but the commonest class: how much of each class is found, or of the others not taken for it."""
+    most = max(comparison.ipcs)
+    lines = []
+    for row in (each for each in comparison.rows if each.protocol and each.ipc in (most, None)):
+        figures, intervals = getattr(row, kind), getattr(row.intervals, kind)
+        seen = ", all unlabelled" if row.protocol == "unlabelled" else ""
+        told = (_share_cell(figures.get(name), intervals.get(name)) for name in comparison.classes)
+        lines.append((_escaped(words.plain_name(row.name)) + seen, *told))
+    return _table((kind, *map(_escaped, comparison.classes)), 1, lines)
+
+
+def _share_cell(figure: Figure | None, interval: Interval | None) -> str:
+    """A share in whole percent with its interval; empty where no judged image was of the class."""
+    if figure is None or interval is None:
+        return ""
+    return f"{100 * figure.mean:.0f} ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
 
 
 def study_table(study: Study) -> str:
