@@ -59,7 +59,8 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def _class_table(comparison: Comparison, kind: Literal["sensitivity", "specificity"]) -> str:
-    """A line for every row but the commonest class: how much of each class is found, or of the others not taken for it."""
+    """A line for every row but the commonest class: how much of each class it finds, or how much of the others it does
+    not take for it."""
     most = max(comparison.ipcs)
     lines = []
     for row in (each for each in comparison.rows if each.protocol and each.ipc in (most, None)):
