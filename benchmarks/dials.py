@@ -44,6 +44,21 @@ _PRUNED = [  # the recipe itself keeps what is at least 0.1 alike, unsigned
     *(("shuffled", threshold) for threshold in (0.5, 0.8)),
     *(("shuffled-displacement", threshold) for threshold in (0.1, 0.5, 0.8)),
 ]
+
+
+def _late(epochs: int, steps: int, **more: Any) -> dict[str, Any]:
+    """Twenty images a class and six teachers of so many epochs, followed for three from anywhere on their way."""
+    return {
+        "distill.ipc": 20,
+        "teachers.count": 6,
+        "teachers.epochs": epochs,
+        "distill.student_steps": steps,
+        "distill.inner_rate": 0.4 / steps,
+        "distill.expert_epochs": 3,
+        "distill.max_start_epoch": epochs - 3,
+    } | {f"distill.{key}": value for key, value in more.items()}
+
+
 DIALS: dict[str, dict[str, Any]] = {
     "recipe": {},
     # The founding work's dial: by what a parameter is kept, and how alike it has to be.
@@ -68,6 +83,14 @@ DIALS: dict[str, dict[str, Any]] = {
         }
         for steps, epochs in ((20, 2), (20, 3), (20, 4), (40, 3))
     },
+    # Teachers that are trained for longer, and followed to where they know more.
+    "late/6 epochs, 20 steps": _late(6, 20),
+    "late/6 epochs, 40 steps": _late(6, 40),
+    "late/12 epochs, 20 steps": _late(12, 20),
+    "late/12 epochs, 20 steps, growing window": _late(12, 20, window_steps=150, first_max_start_epoch=2),
+    "late/12 epochs, 20 steps, 400 outer steps": _late(12, 20, outer_steps=400),
+    "late/12 epochs, 40 steps": _late(12, 40),
+    "late/12 epochs, 40 steps, 100 outer steps": _late(12, 40, outer_steps=100),
     # What the recipe has and the published method has not, taken away one by one.
     "without/balanced teachers": {"teachers.sampling": "natural"},
     "without/averaged teachers": {"teachers.average": 0.0},
