@@ -219,6 +219,11 @@ class Comparison(Record):
     costs: tuple[Cost, ...]
     pretrained: tuple[Pretrained, ...]
 
+    @property
+    def rows_with_most(self) -> list[Compared]:
+        """The rows of the most images a class that were asked for, and those of all images."""
+        return [row for row in self.rows if row.ipc in (max(self.ipcs), None)]
+
 
 class Worth(Record):
     """How many own images a class, alone, do as well: a number between 0 and `most`, with its 95 % interval.

@@ -24,7 +24,7 @@ def test_every_class_has_a_column_with_intervals() -> None:
     head, rule, *lines = found.splitlines()
     assert (head, rule) == ("| sensitivity | normal | pneumonia |", "| --- | ---: | ---: |")
     assert lines[0] == "| random real images | 60 (31 to 32) | 60 (31 to 32) |"
-    assert lines[2] == "| BYOL, fine-tuned, all unlabelled | 72 (31 to 32) | 72 (31 to 32) |"
+    assert lines[2] == "| BYOL, fine-tuned · all, unlabelled | 72 (31 to 32) | 72 (31 to 32) |"
     assert not_taken.splitlines()[2] == "| random real images | 60 (41 to 42) | 60 (41 to 42) |"
     assert len(lines) == len(made_up.COMPARED) - 1, "neither the commonest class nor a smaller budget"
 

@@ -31,8 +31,7 @@ def render_comparison(
         shows_patients: whether `sheets` may show patients, because distillation began with real images.
         recipe_toml: the public settings.
     """
-    most = max(comparison.ipcs)
-    rows = [row for row in comparison.rows if row.ipc in (most, None)]
+    rows = comparison.rows_with_most
     compared = [row for row in rows if row.protocol]
     distilled = [row for row in rows if charts.is_distilled(row)]
     drawable = find_spec("matplotlib") is not None
@@ -47,7 +46,7 @@ def render_comparison(
         "comparison": comparison,
         "headline": headline(comparison),
         "remarks": words.remarks(comparison.rows),
-        "most": most,
+        "most": max(comparison.ipcs),
         "networks": comparison.rows[-1].balanced_accuracy.n,
         "all_rows": comparison.rows,
         "rows": rows,
@@ -106,11 +105,7 @@ def headline(comparison: Comparison) -> str:
 
 def _bars(split: str) -> Callable[[Sequence[Compared]], str]:
     def draw(rows: Sequence[Compared]) -> str:
-        names = [words.plain_name(row.name) + _seen(row) for row in rows]
+        names = [words.row_name(row) for row in rows]
         return accuracy_bars(names, rows, [charts.is_distilled(row) for row in rows], split)
 
     return draw
-
-
-def _seen(row: Compared) -> str:
-    return f" \N{MIDDLE DOT} {words.protocol_name(row.protocol)}" if row.protocol == "unlabelled" else ""

@@ -61,13 +61,11 @@ def comparison_table(comparison: Comparison) -> str:
 def _class_table(comparison: Comparison, kind: Literal["sensitivity", "specificity"]) -> str:
     """A line for every row but the commonest class: how much of each class it finds, or how much of the others it does
     not take for it."""
-    most = max(comparison.ipcs)
     lines = []
-    for row in (each for each in comparison.rows if each.protocol and each.ipc in (most, None)):
+    for row in (each for each in comparison.rows_with_most if each.protocol):
         figures, intervals = getattr(row, kind), getattr(row.intervals, kind)
-        seen = ", all unlabelled" if row.protocol == "unlabelled" else ""
         told = (_share_cell(figures.get(name), intervals.get(name)) for name in comparison.classes)
-        lines.append((_escaped(words.plain_name(row.name)) + seen, *told))
+        lines.append((_escaped(words.row_name(row)), *told))
     return _table((kind, *map(_escaped, comparison.classes)), 1, lines)
 
 

@@ -31,7 +31,7 @@ def render(template: str, values: dict[str, Any]) -> str:
         "help_name": words.help_name,
         "percent": words.percent,
         "plain_name": words.plain_name,
-        "protocol_name": words.protocol_name,
+        "row_name": words.row_name,
         "images_seen": words.images_seen,
         "scenario_name": words.scenario_name,
         "share": words.share,

@@ -90,6 +90,12 @@ def protocol_name(protocol: Protocol | None) -> str:
     return _PROTOCOLS[protocol] if protocol else ""
 
 
+def row_name(row: Compared) -> str:
+    """A row's method, apart from the same method of the other protocol: "BYOL, fine-tuned · all, unlabelled"."""
+    seen = f" \N{MIDDLE DOT} {protocol_name(row.protocol)}" if row.protocol == "unlabelled" else ""
+    return plain_name(row.name) + seen
+
+
 def images_seen(row: Compared) -> str:
     """Which images the networks of a row have seen; those of transfer saw first what the row's name tells."""
     seen = protocol_name(row.protocol)
