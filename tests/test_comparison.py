@@ -509,6 +509,15 @@ def test_a_forecast_leaves_out_what_cells_answer(whole, tmp_path):
     assert [stage.name for stage in left.stages] == ["byol pre-training", "networks, 2 a class"]
 
 
+def test_who_moves_the_pixels_once_in_an_outer_step_gets_as_many_student_steps_in_all():
+    ours = recipe_from({"distill": {"outer_steps": 200, "student_steps": 20, "inner_rate": 0.02}})
+    for objective in ("dm", "dsa"):
+        theirs = with_objective(ours, objective).distill
+        assert (theirs.outer_steps, theirs.student_steps, theirs.inner_rate) == (400, 10, 0.04)
+        assert with_objective(quickened(ours), objective).distill.outer_steps == quickened(ours).distill.outer_steps
+    assert with_objective(ours, "soft-label").distill.outer_steps == 200
+
+
 def test_a_comparison_gives_class_offsets_to_those_whom_they_help():
     ours = recipe_from({"distill": {"class_offsets": True}})
     assert with_objective(ours, "mtt").distill.states_offsets

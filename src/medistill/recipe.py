@@ -195,6 +195,11 @@ class DistillSettings(Section):
         """Whether trajectories of teachers are matched, so that there have to be teachers."""
         return self.objective in FOLLOW_TEACHERS
 
+    @property
+    def student_way(self) -> float:
+        """How far a student goes in one outer step: its rate times its steps."""
+        return self.inner_rate * self.student_steps
+
     def for_images(self, size: int) -> "DistillSettings":
         """The same with the smoothness that suits the size, where none was given: 1 above 32 px, where it was worth
         points, and 0 up to there, where it was worth none (docs/log.md). Only for Adam, whose steps are equal: in plain

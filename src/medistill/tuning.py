@@ -97,7 +97,7 @@ def _candidate(recipe: Recipe, image: float, inner: float, steps: float, epochs:
     student_steps = settings.student_steps
     if settings.follows_teachers or settings.objective == "soft-label":
         student_steps = one["student_steps"] = _at(_STUDENT_STEPS, steps)
-    way = settings.inner_rate * settings.student_steps * _FACTOR ** (2 * inner - 1)
+    way = settings.student_way * _FACTOR ** (2 * inner - 1)
     one["inner_rate"] = _rounded(way / student_steps)
     if settings.follows_teachers:
         furthest = recipe.last_teacher_epoch

@@ -62,5 +62,13 @@ def test_spread_is_1_in_all_directions_and_0_in_one():
     assert spread(torch.ones(10, 16)) == pytest.approx(0, abs=1e-6)
 
 
+def test_spread_is_measured_over_a_file_and_not_at_its_beginning():
+    alike = torch.from_numpy(films((32, 32)).pixels[:1]).repeat(256, 1, 1, 1)
+    different = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (44, *alike.shape[1:]), np.uint8))
+    settings = PretrainSettings(steps=1, batch_size=300)
+    (epoch,) = pretrain(pretext_named("skd"), torch.cat([alike, different]), TRANSFORM, settings, recipe().seed_for)
+    assert epoch.spread > 0.05
+
+
 def test_features_are_counted_on_an_image():
     assert features_of(nn.Flatten(), (3, 4, 5)) == 60

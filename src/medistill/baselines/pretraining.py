@@ -73,6 +73,7 @@ def pretrain(
     learned = [parameter for parameter in pretext.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=settings.rate, weight_decay=settings.weight_decay)
     pretext.train()
+    watched = np.random.default_rng(seed_for("spread")).permutation(n)[:_SPREAD_IMAGES]  # files may be sorted by class
     for epoch in range(epochs):
         order = np.random.default_rng(seed_for(f"epoch/{epoch}/order")).permutation(n)
         losses = []
@@ -98,7 +99,7 @@ def pretrain(
                 "third of it for a start."
             )
         with torch.no_grad():
-            seen = pretext.encoder(normalized(pixels[:_SPREAD_IMAGES], transform))
+            seen = pretext.encoder(normalized(pixels[torch.from_numpy(watched)], transform))
         yield Epoch(batches, float(np.mean(losses)), spread(seen))
 
 

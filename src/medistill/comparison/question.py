@@ -12,6 +12,8 @@ METHODS = ("scratch", *PRETEXTS, "transfer", "random", *RULES, *OBJECTIVES, "ful
 REFERENCES = ("scratch", "random", *RULES, *OBJECTIVES, "full-natural", "full-balanced")
 """Rows that others can be held against: those of methods with one row for a network and a budget."""
 
+_SHORT_STEPS = 10  # of a student, in an outer step of those that need no more or of a table in little time
+
 
 @dataclass(frozen=True)
 class Question:
@@ -78,8 +80,12 @@ def with_budget(recipe: Recipe, ipc: int) -> Recipe:
 
 
 def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
-    """The recipe with another objective; labels are learned where the objective is about them, and stay hard where it
-    cannot teach them; class offsets are stated where they help the objective and the recipe does not forbid them."""
+    """The recipe with another objective.
+
+    Labels are learned where the objective is about them, and stay hard where it cannot teach them; class offsets are
+    stated where they help the objective and the recipe does not forbid them. What moves the pixels once in an outer
+    step, however many steps a student takes, gets shorter and more of them: as many student steps in all.
+    """
     learns = None if objective in ("soft-label", "dm", "dsa") else recipe.distill.learn_labels
     states = recipe.distill.class_offsets if objective in FOLLOW_TEACHERS else None
     changed = recipe.distill.model_dump() | {
@@ -87,6 +93,12 @@ def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
         "learn_labels": learns,
         "class_offsets": states,
     }
+    if objective in ("dm", "dsa") and recipe.distill.student_steps > _SHORT_STEPS:
+        changed |= {
+            "student_steps": _SHORT_STEPS,
+            "inner_rate": recipe.distill.student_way / _SHORT_STEPS,
+            "outer_steps": round(recipe.distill.outer_steps * recipe.distill.student_steps / _SHORT_STEPS),
+        }
     return recipe_from(recipe.model_dump() | {"distill": changed})
 
 
@@ -97,7 +109,7 @@ def quickened(recipe: Recipe) -> Recipe:
     most = {
         ("teachers", "count"): 4,
         ("distill", "outer_steps"): 100,
-        ("distill", "student_steps"): 10,
+        ("distill", "student_steps"): _SHORT_STEPS,
         ("distill", "expert_epochs"): 2,
         ("distill", "validate_networks"): 2,
         ("pretrain", "steps"): 300,
@@ -107,9 +119,8 @@ def quickened(recipe: Recipe) -> Recipe:
     for (section, key), value in most.items():
         settings[section][key] = min(settings[section][key], value)
     distill = settings["distill"]
-    way = recipe.distill.inner_rate * recipe.distill.student_steps
     distill |= {
-        "inner_rate": way / distill["student_steps"],  # as far in fewer steps
+        "inner_rate": recipe.distill.student_way / distill["student_steps"],  # as far in fewer steps
         "max_start_epoch": recipe.last_teacher_epoch - distill["expert_epochs"],
     }
     if not distill["window_steps"]:  # so few steps are wasted on late stretches before early ones are matched
