@@ -20,6 +20,7 @@ from medistill.comparison.pages import nearest_of_class, write_pages
 from medistill.comparison.question import with_objective
 from medistill.distill import distill
 from medistill.errors import MatchingError, RecipeError, StorageError
+from medistill.evaluate import small_arm
 from medistill.evidence import Comparison
 from medistill.images import LabelledImages, png_bytes
 from medistill.jobs import Silence
@@ -322,16 +323,23 @@ def test_one_method_more_leaves_the_others_figures(whole, tmp_path):
 
 
 def test_self_supervision_at_the_budget_sees_the_images_that_scratch_sees(tmp_path, monkeypatch):
-    seen = {}
+    seen, learned = {}, {}
 
     def note(recipe, lessons, images, *rest):
         seen.update(images)
         return {}
 
+    def noting_arm(recipe, name, data, *rest):
+        learned[name] = data
+        return small_arm(recipe, name, data, *rest)
+
     monkeypatch.setattr(medistill.comparison.contenders, "learn_encoders", note)
+    monkeypatch.setattr(medistill.comparison.contenders, "small_arm", noting_arm)
     run = opened(tmp_path)
     compare(run, Question(methods=("scratch", "skd"), seeds=1), Silence())
     assert len(seen["budget"]) == 4
+    assert torch.equal(seen["budget"], learned["scratch@budget"].pixels)
+    assert all((image == torch.from_numpy(run.splits.train.pixels)).all((1, 2, 3)).any() for image in seen["budget"])
     assert len(seen["all"]) == len(run.splits.train)
 
 

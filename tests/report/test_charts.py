@@ -31,6 +31,7 @@ def test_methods_stand_with_their_family_under_the_name_that_people_know() -> No
     for words in ("Few real images", "Distilled images", "Pre-trained on the few", "Pre-trained on all, unlabelled"):
         assert f">{words}<" in svg
     assert svg.count(">BYOL, fine-tuned<") == 2
+    assert svg.count(">all real images, balanced sampling<") == 5
     assert "linear probe" not in svg
 
 
@@ -38,6 +39,31 @@ def test_a_family_nobody_asked_for_has_no_panel() -> None:
     svg = roc_curves([row for row in made_up.COMPARED if row.name in ("dm", "pruned")])
     assert ">Distilled images<" in svg
     assert "Few real images" not in svg
+
+
+@pytest.mark.parametrize("draw", [calibration_curves, growth_curves, roc_curves])
+def test_every_network_has_panels_of_its_own_and_none_of_its_rows_is_lost(draw) -> None:
+    others = (
+        made_up.compared("scratch", 0.5),
+        made_up.compared("scratch-vit", 0.4, architecture="vit"),
+        made_up.compared("mae", 0.5, architecture="vit"),
+        made_up.compared("pruned-resnet18", 0.6, architecture="resnet18"),
+        made_up.compared("transfer-vit (films)", 0.6, architecture="vit"),
+    )
+    svg = draw([row for row in (*made_up.COMPARED, *others) if row.protocol])
+    for title in ("Distilled images, ConvNet", "Distilled images, ResNet-18", "Pre-trained on the few, ViT"):
+        assert f">{title}<" in svg
+    assert ">pruned trajectory matching (ResNet-18)<" in svg
+    assert ">transfer, fine-tuned (ViT), from films<" in svg or ">transfer, fine-tuned (ViT) (films)<" in svg
+    assert svg.count(">few real images, from scratch (ViT)<") == 3  # its own family, masked autoencoders, transfer
+    assert svg.count(">few real images, from scratch<") == 4
+    assert svg.count(">all real images, balanced sampling<") == 5  # of the ConvNet alone
+
+
+def test_images_are_distilled_whatever_network_learns_from_them() -> None:
+    assert charts.is_distilled(made_up.compared("pruned-resnet18", 0.6, architecture="resnet18"))
+    assert not charts.is_distilled(made_up.compared("random-resnet18", 0.6, architecture="resnet18"))
+    assert not charts.is_distilled(made_up.compared("full-balanced", 0.6))
 
 
 def test_confidence_that_is_hardly_ever_stated_has_no_dot() -> None:

@@ -1,26 +1,39 @@
 """Figures of a comparison: methods family by family, so that a reader can tell a handful of lines apart."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from medistill.evidence import Compared, Cost, Protocol
 from medistill.report.drawing import COLORS, HUES, canvas, svg
-from medistill.report.words import plain_name
+from medistill.report.words import architecture_name, method_of, plain_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 _REAL = ("random", "scratch", "herding", "k-center")
 _DISTILLED = ("soft-label", "dm", "dsa", "mtt", "pruned")
 _PRETRAINED = ("byol", "simsiam", "skd", "mae")
-_FAMILIES: tuple[tuple[str, tuple[str, ...], Protocol], ...] = (
-    ("Few real images", _REAL, "budget"),
-    ("Distilled images", _DISTILLED, "budget"),
-    ("Pre-trained on the few", _PRETRAINED, "budget"),
-    ("Pre-trained on all, unlabelled", _PRETRAINED, "unlabelled"),
-    ("Pre-trained elsewhere", ("transfer",), "budget"),
+
+
+class _Family(NamedTuple):
+    """Methods that share a panel, and the row beside which they are seen, where it is none of them."""
+
+    title: str
+    methods: tuple[str, ...]
+    protocol: Protocol
+    beside: str = ""
+
+
+_FAMILIES = (
+    _Family("Few real images", _REAL, "budget"),
+    _Family("Distilled images", _DISTILLED, "budget"),
+    _Family("Pre-trained on the few", _PRETRAINED, "budget", "scratch"),
+    _Family("Pre-trained on all, unlabelled", _PRETRAINED, "unlabelled", "scratch"),
+    _Family("Pre-trained elsewhere", ("transfer",), "budget", "scratch"),
 )
 _FEWEST = 0.01  # of the answers, in a dot of the calibration: fewer say more of chance than of networks
 _LEAST_GAP = 0.045  # of the height, between two labels
@@ -29,28 +42,30 @@ _RIGHT = 1.02  # of the width, where labels stand
 
 def is_distilled(row: Compared | Cost) -> bool:
     """Whether a row's images are synthetic."""
-    return _method(row) in _DISTILLED
+    return method_of(row.name) in _DISTILLED
 
 
 def sent(rows: Sequence[Compared]) -> list[Compared]:
     """The rows whose networks need nothing but what is sent: few images, real or synthetic, or all of them."""
-    return [row for row in rows if _method(row) in (*_REAL, *_DISTILLED) or row.protocol == "full"]
+    return [row for row in rows if method_of(row.name) in (*_REAL, *_DISTILLED) or row.protocol == "full"]
 
 
 def roc_curves(rows: Sequence[Compared]) -> str:
     """Draw how many true positives come with how many false ones, one class against the rest, classes averaged.
 
     Args:
-        rows: of one budget; all images with balanced sampling are a dashed line in every panel.
+        rows: of one budget; all images with balanced sampling are a dashed line in every panel of their network.
     """
 
-    def curve(axes: "Axes", row: Compared, color: str, dashes: str) -> None:
-        false = np.linspace(0, 100, len(row.detail.roc))
-        axes.plot(false, 100 * np.array(row.detail.roc), dashes, color=color, linewidth=1.4, label=plain_name(row.name))
+    def line(axes: "Axes", rows: Sequence[Compared], style: "_Style") -> None:
+        for row in rows:
+            false = np.linspace(0, 100, len(row.detail.roc))
+            true = 100 * np.array(row.detail.roc)
+            axes.plot(false, true, style.dashes, color=style.color, linewidth=1.4, label=style.label)
 
-    return _by_family(
-        rows, curve, "false positives (%)", "true positives (%)", (0, 100), "ROC curves of the methods", "roc-curves"
-    )
+    with _panels("roc-curves", rows, line) as (figure, panels):
+        _square(panels, "false positives (%)", "true positives (%)")
+        return svg(figure, "ROC curves of the methods")
 
 
 def calibration_curves(rows: Sequence[Compared]) -> str:
@@ -59,53 +74,55 @@ def calibration_curves(rows: Sequence[Compared]) -> str:
     A bin with less than a hundredth of the answers has no dot.
 
     Args:
-        rows: of one budget; all images with balanced sampling are a dashed line in every panel.
+        rows: of one budget; all images with balanced sampling are a dashed line in every panel of their network.
     """
 
-    def curve(axes: "Axes", row: Compared, color: str, dashes: str) -> None:
-        confidence, right = 100 * np.array([dot[:2] for dot in row.detail.calibration if dot[2] >= _FEWEST]).T
-        axes.plot(
-            confidence, right, dashes, color=color, linewidth=1.4, marker="o", markersize=3, label=plain_name(row.name)
-        )
+    def line(axes: "Axes", rows: Sequence[Compared], style: "_Style") -> None:
+        for row in rows:
+            confidence, right = 100 * np.array([dot[:2] for dot in row.detail.calibration if dot[2] >= _FEWEST]).T
+            axes.plot(
+                confidence,
+                right,
+                style.dashes,
+                color=style.color,
+                linewidth=1.4,
+                marker="o",
+                markersize=3,
+                label=style.label,
+            )
 
-    return _by_family(
-        rows, curve, "confidence (%)", "right (%)", (0, 100), "Calibration of the methods", "calibration-curves"
-    )
+    with _panels("calibration-curves", rows, line) as (figure, panels):
+        _square(panels, "confidence (%)", "right (%)")
+        return svg(figure, "Calibration of the methods")
 
 
 def growth_curves(rows: Sequence[Compared]) -> str:
     """Draw balanced accuracy over images a class, with a standard deviation to either side.
 
     Args:
-        rows: of several budgets; all images with balanced sampling are a dashed line in every panel.
+        rows: of several budgets; all images with balanced sampling are a dashed line in every panel of their network.
     """
-    ceiling = _ceiling(rows)
-    with canvas("growth-curves", 9, 9.6) as figure:
-        panels = figure.subplots(3, 2, sharex=True, sharey=True)
-        for axes in panels.flat[len(_FAMILIES) :]:
-            axes.set_axis_off()
-        for axes, (title, methods, protocol) in zip(panels.flat, _FAMILIES, strict=False):
-            for color, method in zip(HUES, methods, strict=False):
-                members = [row for row in rows if (_method(row), row.protocol) == (method, protocol) and row.ipc]
-                if members:
-                    x = [row.ipc for row in members]
-                    y = [100 * row.balanced_accuracy.mean for row in members]
-                    sd = [100 * row.balanced_accuracy.sd for row in members]
-                    axes.errorbar(
-                        x, y, sd, color=color, marker="o", markersize=4, capsize=3, label=plain_name(members[0].name)
-                    )
-            if ceiling:
-                axes.axhline(100 * ceiling.balanced_accuracy.mean, color=COLORS["ink"], linewidth=1, linestyle="--")
-            axes.set_title(title)
+
+    def line(axes: "Axes", rows: Sequence[Compared], style: "_Style") -> None:
+        y = [100 * row.balanced_accuracy.mean for row in rows]
+        x = [row.ipc for row in rows if row.ipc]
+        if not x:
+            axes.axhline(y[0], color=style.color, linewidth=1, linestyle=style.dashes, label=style.label)
+            return
+        sd = [100 * row.balanced_accuracy.sd for row in rows]
+        axes.errorbar(
+            x, y, sd, color=style.color, linestyle=style.dashes, marker="o", markersize=4, capsize=3, label=style.label
+        )
+
+    budgets = sorted({row.ipc for row in rows if row.ipc})
+    with _panels("growth-curves", rows, line, same_height=True) as (figure, panels):
+        for axes in panels:
             axes.set_xscale("log")
-            budgets = sorted({row.ipc for row in rows if row.ipc})
             axes.set_xticks(budgets, [str(ipc) for ipc in budgets])
             axes.minorticks_off()
-            _legend(axes, "best")
-        for axes in panels[-1]:
             axes.set_xlabel("labelled images a class")
-        for axes in panels[:, 0]:
             axes.set_ylabel("balanced accuracy (%)")
+            _legend(axes, "best")
         return svg(figure, "Balanced accuracy over images a class")
 
 
@@ -151,41 +168,69 @@ def accuracy_for_bytes(rows: Sequence[Compared]) -> str:
         return svg(figure, "Balanced accuracy over bytes sent")
 
 
-def _by_family(
-    rows: Sequence[Compared],
-    curve: "Callable[[Axes, Compared, str, str], None]",
-    x_label: str,
-    y_label: str,
-    limits: tuple[float, float],
-    title: str,
+class _Style(NamedTuple):
+    """How a line looks, and what the legend calls it."""
+
+    color: str
+    dashes: str
+    label: str
+
+
+@contextmanager
+def _panels(
     name: str,
-) -> str:
-    """A square panel for each family that has a row, with fine-tuned networks' lines and the ceiling's."""
-    ceiling = _ceiling(rows)
+    rows: Sequence[Compared],
+    line: "Callable[[Axes, Sequence[Compared], _Style], None]",
+    same_height: bool = False,
+) -> "Iterator[tuple[Canvas, list[Axes]]]":
+    """A figure with a panel for each family and network that has a row, so that nothing but methods differs in one.
+
+    A panel has a line for every method, fine-tuned; dashed, all images with balanced sampling; dotted, what the family
+    is seen beside.
+    """
+    networks = list(dict.fromkeys(row.architecture for row in rows if row.protocol))
     found = [
-        (words, [row for method in methods for row in rows if (_method(row), row.protocol) == (method, protocol)])
-        for words, methods, protocol in _FAMILIES
+        (family, network)
+        for family in _FAMILIES
+        for network in networks
+        if any(_found(rows, method, family.protocol, network) for method in family.methods)
     ]
-    families = [(words, members) for words, members in found if members]
-    columns = min(2, max(len(families), 1))
-    lines = -(-max(len(families), 1) // columns)
+    columns = min(2, max(len(found), 1))
+    lines = -(-max(len(found), 1) // columns)
     with canvas(name, 9, 4.2 * lines) as figure:
-        panels = figure.subplots(lines, columns, squeeze=False)
-        for axes in panels.flat[len(families) :]:
+        panels = figure.subplots(lines, columns, squeeze=False, sharey=same_height)
+        for axes in panels.flat[len(found) :]:
             axes.set_axis_off()
-        for axes, (words, members) in zip(panels.flat, families, strict=False):
-            axes.plot(limits, limits, color=COLORS["line"], linewidth=1)
-            if ceiling:
-                curve(axes, ceiling, COLORS["ink"], "--")
-            for color, row in zip(HUES, members, strict=False):
-                curve(axes, row, color, "-")
-            axes.set_title(words)
-            axes.set_xlim(*limits)
-            axes.set_ylim(*limits)
-            axes.set_xlabel(x_label)
-            axes.set_ylabel(y_label)
-            _legend(axes, "lower right")
-        return svg(figure, title)
+        drawn = list(panels.flat[: len(found)])
+        for axes, (family, network) in zip(drawn, found, strict=True):
+            own = ((method, family.protocol, color, "-") for method, color in zip(family.methods, HUES, strict=False))
+            ink = COLORS["ink"]
+            for method, protocol, color, dashes in (
+                ("full-balanced", "full", ink, "--"),
+                (family.beside, "budget", ink, ":"),
+                *own,
+            ):
+                if members := _found(rows, method, protocol, network):
+                    line(axes, members, _Style(color, dashes, plain_name(members[0].name)))
+            axes.set_title(family.title if len(networks) == 1 else f"{family.title}, {architecture_name(network)}")
+        yield figure, drawn
+
+
+def _found(rows: Sequence[Compared], method: str, protocol: str, network: str) -> list[Compared]:
+    """A method's rows on a network, one for each budget."""
+    wanted = (method, protocol, network)
+    return [row for row in rows if (method_of(row.name), row.protocol, row.architecture) == wanted]
+
+
+def _square(panels: "Sequence[Axes]", x_label: str, y_label: str) -> None:
+    """Percent against percent, with the diagonal."""
+    for axes in panels:
+        axes.plot((0, 100), (0, 100), color=COLORS["line"], linewidth=1, zorder=1)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        _legend(axes, "lower right")
 
 
 def _apart(heights: Sequence[float], least: float) -> list[float]:
@@ -201,15 +246,6 @@ def _apart(heights: Sequence[float], least: float) -> list[float]:
     placed = np.empty_like(moved)
     placed[order] = moved
     return list(placed.tolist())
-
-
-def _ceiling(rows: Sequence[Compared]) -> Compared | None:
-    return next((row for row in rows if row.name == "full-balanced"), None)
-
-
-def _method(row: Compared | Cost) -> str:
-    """What a row is called before a remark in brackets."""
-    return row.name.partition(" (")[0]
 
 
 def _legend(axes: "Axes", place: Literal["best", "lower right"]) -> None:

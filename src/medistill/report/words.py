@@ -79,6 +79,13 @@ def plain_name(row_name: str) -> str:
     return row_name
 
 
+def method_of(row_name: str) -> str:
+    """The method of a row, without the network and the remark that its name may have: `mtt-vit` is "mtt"."""
+    name = row_name.partition(" (")[0]
+    method, _, network = name.rpartition("-")
+    return method if network in _ARCHITECTURES else name
+
+
 def remarks(rows: Sequence[Row]) -> list[str]:
     """What a reader of a comparison has to know of some of its methods, in whole sentences."""
     skd = "SKD is our reading of a paper whose equations we could not read (Li et al., ICASSP 2022, arXiv 2206.03009)."
