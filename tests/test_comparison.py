@@ -15,7 +15,7 @@ import medistill.intervals
 import medistill.metrics
 from medistill.buffer import Buffer
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
-from medistill.comparison.cells import OF_TRAJECTORIES, cell_path, recall
+from medistill.comparison.cells import OF_TRAJECTORIES, cell_path, lacking, recall
 from medistill.comparison.pages import nearest_of_class, write_pages
 from medistill.comparison.question import with_objective
 from medistill.distill import distill
@@ -469,6 +469,9 @@ def test_budgets_stand_below_one_another_and_share_what_all_images_taught(tmp_pa
     learned = [(each.protocol, each.images) for each in comparison.pretrained]
     assert learned == [("budget", 2), ("unlabelled", len(run.splits.train)), ("budget", 4)]
     assert "labelled images a class" in (run.out / "comparison.html").read_text()
+    other = Question(methods=("random", "full"), ipcs=(2, 3), seeds=1)
+    (left,) = lacking(run, other)
+    assert (left.recipe.distill.ipc, left.methods) == (3, ("random",))
 
 
 def test_an_odd_budget_is_refused():

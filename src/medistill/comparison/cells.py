@@ -96,7 +96,8 @@ def cell_path(budgeted: Run, question: Question, method: str, split: str) -> Pat
     if method == "transfer":
         decide += [_identity(question.natural), _identity(question.weights), question.timm]
     told = digest(json.dumps(decide, sort_keys=True).encode())[:12]
-    return budgeted.out / "cells" / f"{method}-ipc{recipe.distill.ipc}-seed{recipe.seed}-{told}.json"
+    budget = "" if method == "full" else f"-ipc{recipe.distill.ipc}"
+    return budgeted.out / "cells" / f"{method}{budget}-seed{recipe.seed}-{told}.json"
 
 
 def _decisive(recipe: Recipe, method: str) -> dict[str, Any]:
@@ -109,6 +110,8 @@ def _decisive(recipe: Recipe, method: str) -> dict[str, Any]:
     objective = next((each for each in OBJECTIVES if each == method), None)
     settings = (with_objective(recipe, objective) if objective else recipe).public()
     decide = {name: settings[name] for name in _DECIDE_FOR_ALL}
+    if method == "full":
+        return decide
     distill = settings["distill"]
     if method in PRETEXTS:
         decide["pretrain"] = settings["pretrain"]
