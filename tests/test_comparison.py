@@ -288,7 +288,7 @@ def test_a_damaged_cell_is_named(whole, tmp_path):
     folder, _ = whole
     path = next((folder / "out/cells").glob("random-*"))
     plain, judged = json.loads(path.read_text()), opened(folder).splits.validation
-    assert recall(path, judged, 1) is not None
+    assert recall(path, "random", judged, 1) is not None
     (row,) = plain["findings"]
     (said,) = row["answers"]
     odd = {
@@ -306,13 +306,13 @@ def test_a_damaged_cell_is_named(whole, tmp_path):
         damaged = tmp_path / path.name
         damaged.write_text(json.dumps(plain | damage))
         with pytest.raises(StorageError, match=r"cells/random-.* is damaged\. Delete it"):
-            recall(damaged, judged, 1)
+            recall(damaged, "random", judged, 1)
     path.write_text(json.dumps(plain))
     with pytest.raises(StorageError, match=r"cells/random-.* is damaged"):
-        recall(path, judged.take(np.arange(len(judged) - 1)), 1)
+        recall(path, "random", judged.take(np.arange(len(judged) - 1)), 1)
     with pytest.raises(StorageError, match=r"cells/random-.* is damaged"):
-        recall(path, judged, 2)
-    assert recall(tmp_path / "none.json", judged, 1) is None
+        recall(path, "random", judged, 2)
+    assert recall(tmp_path / "none.json", "random", judged, 1) is None
 
 
 def test_one_method_more_leaves_the_others_figures(whole, tmp_path):
@@ -469,6 +469,8 @@ def test_budgets_stand_below_one_another_and_share_what_all_images_taught(tmp_pa
     learned = [(each.protocol, each.images) for each in comparison.pretrained]
     assert learned == [("budget", 2), ("unlabelled", len(run.splits.train)), ("budget", 4)]
     assert "labelled images a class" in (run.out / "comparison.html").read_text()
+    again = compare(run, Question(methods=("full",), ipcs=(2,), seeds=1), Silence())
+    assert again.rows[-2:] == comparison.rows[-2:]
     other = Question(methods=("random", "full"), ipcs=(2, 3), seeds=1)
     (left,) = lacking(run, other)
     assert (left.recipe.distill.ipc, left.methods) == (3, ("random",))

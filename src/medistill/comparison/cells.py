@@ -162,11 +162,12 @@ def keep(path: Path, cell: Cell) -> None:
     write_json(path, {"findings": findings, "pretrained": pretrained, "machine": cell.machine})
 
 
-def recall(path: Path, judged: LabelledImages, networks: int) -> Cell | None:
+def recall(path: Path, method: str, judged: LabelledImages, networks: int) -> Cell | None:
     """The cell that `keep` wrote; None where there is none.
 
     Args:
         path: where it would lie.
+        method: whose it is.
         judged: the images that its networks were asked about.
         networks: how many of each row were asked.
 
@@ -185,7 +186,7 @@ def recall(path: Path, judged: LabelledImages, networks: int) -> Cell | None:
             tuple(Pretrained.model_validate(each) for each in plain["pretrained"]),
             plain["machine"],
         )
-        _check(cell, path.name.partition("-ipc")[0], judged, networks)
+        _check(cell, method, judged, networks)
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"cells/{path.name} is damaged. Delete it and run the same command again.") from error
     return cell

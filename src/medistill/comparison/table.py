@@ -100,7 +100,8 @@ def _cells(
     """
     paths = {name: cell_path(budgeted, question, name, split) for name in methods}
     networks = budgeted.recipe.evaluate.networks
-    cells = {method: cell for method, path in paths.items() if (cell := recall(path, judged, networks)) is not None}
+    kept = {name: recall(path, name, judged, networks) for name, path in paths.items()}
+    cells = {name: cell for name, cell in kept.items() if cell is not None}
     missing = tuple(method for method in paths if method not in cells)
     if missing:
         contenders = Contenders(budgeted, replace(question, methods=missing), progress)
