@@ -222,7 +222,8 @@ class Comparison(Record):
     @property
     def rows_with_most(self) -> list[Compared]:
         """The rows of the most images a class that were asked for, and those of all images."""
-        return [row for row in self.rows if row.ipc in (max(self.ipcs), None)]
+        wanted = (max(self.ipcs), None)
+        return [row for row in self.rows if row.ipc in wanted]
 
 
 class Worth(Record):

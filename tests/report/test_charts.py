@@ -54,7 +54,7 @@ def test_every_network_has_panels_of_its_own_and_none_of_its_rows_is_lost(draw) 
     for title in ("Distilled images, ConvNet", "Distilled images, ResNet-18", "Pre-trained on the few, ViT"):
         assert f">{title}<" in svg
     assert ">pruned trajectory matching (ResNet-18)<" in svg
-    assert ">transfer, fine-tuned (ViT), from films<" in svg or ">transfer, fine-tuned (ViT) (films)<" in svg
+    assert ">transfer, fine-tuned (ViT) (films)<" in svg
     assert svg.count(">few real images, from scratch (ViT)<") == 3  # its own family, masked autoencoders, transfer
     assert svg.count(">few real images, from scratch<") == 4
     assert svg.count(">all real images, balanced sampling<") == 5  # of the ConvNet alone

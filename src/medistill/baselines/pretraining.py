@@ -73,7 +73,8 @@ def pretrain(
     learned = [parameter for parameter in pretext.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=settings.rate, weight_decay=settings.weight_decay)
     pretext.train()
-    watched = np.random.default_rng(seed_for("spread")).permutation(n)[:_SPREAD_IMAGES]  # files may be sorted by class
+    some = np.random.default_rng(seed_for("spread")).permutation(n)[:_SPREAD_IMAGES]  # files may be sorted by class
+    watched = normalized(pixels[torch.from_numpy(some)], transform)
     for epoch in range(epochs):
         order = np.random.default_rng(seed_for(f"epoch/{epoch}/order")).permutation(n)
         losses = []
@@ -99,7 +100,7 @@ def pretrain(
                 "third of it for a start."
             )
         with torch.no_grad():
-            seen = pretext.encoder(normalized(pixels[torch.from_numpy(watched)], transform))
+            seen = pretext.encoder(watched)
         yield Epoch(batches, float(np.mean(losses)), spread(seen))
 
 

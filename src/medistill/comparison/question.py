@@ -83,8 +83,8 @@ def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
     """The recipe with another objective.
 
     Labels are learned where the objective is about them, and stay hard where it cannot teach them; class offsets are
-    stated where they help the objective and the recipe does not forbid them. What moves the pixels once in an outer
-    step, however many steps a student takes, gets shorter and more of them: as many student steps in all.
+    stated where they help the objective and the recipe does not forbid them. DM and DSA move the pixels
+    once in an outer step, however long it is: they take shorter ones and more, with as many student steps in all.
     """
     learns = None if objective in ("soft-label", "dm", "dsa") else recipe.distill.learn_labels
     states = recipe.distill.class_offsets if objective in FOLLOW_TEACHERS else None
