@@ -81,7 +81,7 @@ DIALS: dict[str, dict[str, Any]] = {
             "distill.expert_epochs": epochs,
             "distill.max_start_epoch": 6 - epochs,
         }
-        for steps, epochs in ((20, 2), (20, 3), (20, 4), (40, 3))
+        for steps, epochs in ((20, 2), (20, 4), (40, 3))
     },
     # Teachers that are trained for longer, and followed to where they know more.
     "late/6 epochs, 20 steps": _late(6, 20),
@@ -91,6 +91,38 @@ DIALS: dict[str, dict[str, Any]] = {
     "late/12 epochs, 20 steps, 400 outer steps": _late(12, 20, outer_steps=400),
     "late/12 epochs, 40 steps": _late(12, 40),
     "late/12 epochs, 40 steps, 100 outer steps": _late(12, 40, outer_steps=100),
+    "late/12 epochs, 40 steps, batches of 40": _late(12, 40, batch_size=40),
+    # Four films of 16 px in each image, eighty of the 160 a step.
+    "four films/6 epochs, 20 steps": _late(6, 20, ipc=10, formation=2, batch_size=80),
+    "four films/12 epochs, 40 steps, 100 outer steps": _late(
+        12, 40, ipc=10, formation=2, batch_size=80, outer_steps=100
+    ),
+    # What the recipe asks, beside as many epochs of half as many teachers and as many student steps in half as many
+    # outer ones; then with more of either.
+    **{
+        f"three seeds/{name}, seed {seed}": _late(epochs, steps, ipc=10, outer_steps=outer)
+        | {"teachers.count": count, "seed": seed}
+        for name, count, epochs, steps, outer in (
+            ("12 of 6 epochs, 20 steps", 12, 6, 20, 200),
+            ("6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100),
+            ("6 of 12 epochs, 40 steps", 6, 12, 40, 200),
+            ("12 of 12 epochs, 40 steps", 12, 12, 40, 200),
+        )
+        for seed in range(3)
+    },
+    # The same where distillation is weakest: four times the pixels and half the width.
+    **{
+        f"64 px/{name}": _late(epochs, steps, ipc=10, outer_steps=outer, **more)
+        | {"source.image_size": 64, "network.depth": 4, "network.width": 32, "teachers.count": count}
+        for name, count, epochs, steps, outer, more in (
+            ("12 of 6 epochs, 20 steps", 12, 6, 20, 200, {}),
+            ("6 of 12 epochs, 20 steps", 6, 12, 20, 200, {}),
+            ("6 of 12 epochs, 20 steps from 0.015", 6, 12, 20, 200, {"inner_rate": 0.015}),
+            ("6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, {}),
+            ("6 of 12 epochs, 40 steps", 6, 12, 40, 200, {}),
+            ("6 of 12 epochs, 40 steps from 0.0075", 6, 12, 40, 200, {"inner_rate": 0.0075}),
+        )
+    },
     # What the recipe has and the published method has not, taken away one by one.
     "without/balanced teachers": {"teachers.sampling": "natural"},
     "without/averaged teachers": {"teachers.average": 0.0},

@@ -84,6 +84,9 @@ def test_cells_are_filled_once_and_told_in_a_table(
     monkeypatch.setattr(rows, "METHODS", {"ours": {}, "mtt": {"distill.objective": "mtt", "distill.outer_steps": 2}})
     rows.main([*arguments, "--table"])
     assert "| mtt |" not in capsys.readouterr().out, "a cell of an earlier recipe is no answer"
+    (tmp_path / "films.npz").unlink()
+    rows.main([*arguments, "--table"])
+    assert capsys.readouterr().out.strip() == "", "answers cannot be judged without the images"
 
 
 @pytest.mark.parametrize(
