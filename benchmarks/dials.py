@@ -123,6 +123,17 @@ DIALS: dict[str, dict[str, Any]] = {
             ("6 of 12 epochs, 40 steps from 0.0075", 6, 12, 40, 200, {"inner_rate": 0.0075}),
         )
     },
+    # Images made with a ViT for a ViT, at rates that suit one: is it the images or the network that fails?
+    **{
+        f"vit/from {rate}": _late(6, 20, outer_steps=100, inner_rate=rate)
+        | {
+            "network.architecture": "vit",
+            "teachers.count": 4,
+            "teachers.rate": 0.3,
+            "evaluate.rates": [0.01, 0.03, 0.1],
+        }
+        for rate in (0.1, 0.3)
+    },
     # What the recipe has and the published method has not, taken away one by one.
     "without/balanced teachers": {"teachers.sampling": "natural"},
     "without/averaged teachers": {"teachers.average": 0.0},
