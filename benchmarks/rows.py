@@ -124,8 +124,8 @@ METHODS: dict[str, dict[str, Any]] = {
         "distill.window_steps": 200,
         "distill.label_rate": 2.0,
     },
-    # Both with ours' teachers and lengths, an average of images, and a schedule as long as the run: HoP-TM's error grows
-    # twenty times by its factor, from one that a thirtieth of the parameters keep to one that half of them keep.
+    # Both with ours' teachers and lengths, an average of images, a schedule as long as the run: HoP-TM's error grows to
+    # 190 times what it was, from what a thirtieth of the parameters stay below to what half of them do.
     "hop-tm-our-teachers": _PUBLISHED_IMAGES
     | {
         "distill.objective": "pruned",
