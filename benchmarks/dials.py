@@ -28,9 +28,12 @@ from medistill.recipe import Recipe
 from medistill.synthetic import SyntheticSet
 
 RESULTS = Path(__file__).with_name("dials.json")
-BASE = Path("recipes/cxr4-32-ipc10.toml")
-# What every dial is turned from: the stretches of recipes until longer ones were found to be better (docs/log.md).
+BASE = Path(__file__).with_name("cxr4-32-ipc10.toml")
+# What every dial is turned from: teachers and stretches of recipes until longer ones were found to be better
+# (docs/log.md).
 _BASE = {
+    "teachers.count": 12,
+    "teachers.epochs": 6,
     "distill.outer_steps": 200,
     "distill.student_steps": 10,
     "distill.inner_rate": 0.04,
@@ -59,6 +62,7 @@ def _late(epochs: int, steps: int, **more: Any) -> dict[str, Any]:
     } | {f"distill.{key}": value for key, value in more.items()}
 
 
+_FOUR_FILMS = {"formation": 2, "batch_size": 80}
 DIALS: dict[str, dict[str, Any]] = {
     "recipe": {},
     # The founding work's dial: by what a parameter is kept, and how alike it has to be.
@@ -92,21 +96,23 @@ DIALS: dict[str, dict[str, Any]] = {
     "late/12 epochs, 40 steps": _late(12, 40),
     "late/12 epochs, 40 steps, 100 outer steps": _late(12, 40, outer_steps=100),
     "late/12 epochs, 40 steps, batches of 40": _late(12, 40, batch_size=40),
-    # Four films of 16 px in each image, eighty of the 160 a step.
-    "four films/6 epochs, 20 steps": _late(6, 20, ipc=10, formation=2, batch_size=80),
-    "four films/12 epochs, 40 steps, 100 outer steps": _late(
-        12, 40, ipc=10, formation=2, batch_size=80, outer_steps=100
+    "late/12 epochs, 40 steps, 100 outer steps, four films": _late(12, 40, outer_steps=100, **_FOUR_FILMS),
+    "late/12 epochs, 40 steps, four films": _late(12, 40, **_FOUR_FILMS),
+    "late/12 epochs, 40 steps, 100 outer steps, four films, batches of 160": _late(
+        12, 40, outer_steps=100, formation=2, batch_size=160
     ),
-    # What the recipe asks, beside as many epochs of half as many teachers and as many student steps in half as many
-    # outer ones; then with more of either.
+    # What the recipe asked last, beside as many epochs of half as many teachers and as many student steps in half as
+    # many outer ones; then with more of either, or four films of 16 px in each image, eighty of the 160 a step.
     **{
-        f"three seeds/{name}, seed {seed}": _late(epochs, steps, ipc=10, outer_steps=outer)
+        f"three seeds/{name}, seed {seed}": _late(epochs, steps, ipc=10, outer_steps=outer, **more)
         | {"teachers.count": count, "seed": seed}
-        for name, count, epochs, steps, outer in (
-            ("12 of 6 epochs, 20 steps", 12, 6, 20, 200),
-            ("6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100),
-            ("6 of 12 epochs, 40 steps", 6, 12, 40, 200),
-            ("12 of 12 epochs, 40 steps", 12, 12, 40, 200),
+        for name, count, epochs, steps, outer, more in (
+            ("12 of 6 epochs, 20 steps", 12, 6, 20, 200, {}),
+            ("6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, {}),
+            ("6 of 12 epochs, 40 steps", 6, 12, 40, 200, {}),
+            ("12 of 12 epochs, 40 steps", 12, 12, 40, 200, {}),
+            ("four films, 6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, _FOUR_FILMS),
+            ("four films, 6 of 12 epochs, 40 steps", 6, 12, 40, 200, _FOUR_FILMS),
         )
         for seed in range(3)
     },
@@ -121,6 +127,7 @@ DIALS: dict[str, dict[str, Any]] = {
             ("6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, {}),
             ("6 of 12 epochs, 40 steps", 6, 12, 40, 200, {}),
             ("6 of 12 epochs, 40 steps from 0.0075", 6, 12, 40, 200, {"inner_rate": 0.0075}),
+            ("four films, 6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, _FOUR_FILMS),
         )
     },
     # Images made with a ViT for a ViT, at rates that suit one: is it the images or the network that fails?

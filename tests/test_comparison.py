@@ -406,11 +406,13 @@ def test_a_quick_comparison_is_smaller_in_everything_that_takes_time():
         {
             "evaluate.steps": 300,
             "teachers.count": 10,
-            "teachers.epochs": 6,
+            "teachers.epochs": 12,
             "distill.outer_steps": 400,
             "distill.student_steps": 20,
             "distill.expert_epochs": 3,
-            "distill.max_start_epoch": 3,
+            "distill.max_start_epoch": 9,
+            "distill.formation": 2,
+            "distill.batch_size": 8,
             "evaluate.unseen": ["resnet18"],
         }
     )
@@ -426,9 +428,13 @@ def test_a_quick_comparison_is_smaller_in_everything_that_takes_time():
     assert small.distill.student_steps < whole.distill.student_steps
     assert small.distill.inner_rate == 2 * whole.distill.inner_rate  # half as many steps lead as far
     assert small.distill.expert_epochs < whole.distill.expert_epochs
-    assert small.last_teacher_epoch == whole.last_teacher_epoch
+    assert small.last_teacher_epoch == small.teachers.epochs < whole.teachers.epochs
+    assert (small.distill.formation, small.distill.batch_size) == (1, None)
     own = recipe_from(whole.model_dump() | {"distill": whole.distill.model_dump() | {"window_steps": 7}})
     assert quickened(own).distill.window_steps == 7
+    late = {"min_start_epoch": 6, "first_max_start_epoch": 7, "window_steps": 7}
+    own = recipe_from(whole.model_dump() | {"distill": whole.distill.model_dump() | late})
+    assert quickened(own).distill.min_start_epoch <= quickened(own).last_teacher_epoch
 
 
 def test_transfer_is_named_after_its_images(tmp_path):
@@ -529,6 +535,12 @@ def test_who_moves_the_pixels_once_in_an_outer_step_gets_as_many_student_steps_i
         assert (theirs.outer_steps, theirs.student_steps, theirs.inner_rate) == (400, 10, 0.04)
         assert with_objective(quickened(ours), objective).distill.outer_steps == quickened(ours).distill.outer_steps
     assert with_objective(ours, "soft-label").distill.outer_steps == 200
+
+
+def test_gradient_matching_looks_from_young_networks_however_late_teachers_are_followed():
+    late = recipe_from({"distill": {"student_steps": 20, "min_start_epoch": 5}})
+    assert with_objective(late, "mtt").distill.max_start_epoch == late.distill.max_start_epoch > 4
+    assert with_objective(late, "dsa").distill.max_start_epoch == 4
 
 
 def test_a_comparison_gives_class_offsets_to_those_whom_they_help():

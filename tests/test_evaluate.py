@@ -82,6 +82,11 @@ def test_rows_come_in_their_order_and_say_what_they_are():
     assert [row.same_as for row in found[:-1]] == [None] * 6
 
 
+def test_a_row_counts_images_and_not_the_films_that_they_hold():
+    found = {row.name: row.images for row in rows(recipe({"distill.formation": 2, "distill.batch_size": 8}))}
+    assert (found["distilled"], found["random"]) == (4, 4)
+
+
 def test_the_interval_of_a_row_is_of_what_its_networks_said(monkeypatch):
     heard = []
 

@@ -298,6 +298,13 @@ def test_offsets_of_joined_sets_count_by_the_number_of_images():
     assert TrainingSet.joined([data, data]).offsets == ()
 
 
+def test_joined_sets_count_images_and_not_the_films_that_they_hold():
+    data = TrainingSet.of(films(), TRANSFORM)
+    packed = dataclasses.replace(data, stored=len(data) // 4)
+    assert TrainingSet.joined([packed, data]).image_count == len(data) // 4 + len(data)
+    assert data.image_count == len(data)
+
+
 def test_joined_sets_keep_each_its_own_normalization_and_targets():
     bytes_of, others = TrainingSet.of(films(), TRANSFORM), Transform(mean=(0.1,), std=(0.5,))
     floats = TrainingSet(torch.ones(2, *films().pixels.shape[1:]), torch.full((2, 2), 0.5), others)

@@ -51,6 +51,11 @@ class RandomImages:
     def __len__(self) -> int:
         return sum(self.of_each)
 
+    @property
+    def image_count(self) -> int:
+        """How many images every network gets."""
+        return len(self)
+
     def draw(self, seed: int) -> TrainingSet:
         """`of_each` images of every class, without repeats.
 
@@ -288,7 +293,7 @@ def row_of(bench: Bench, said: Judged, judged: LabelledImages, split: str) -> Ro
         said.arm.name,
         str(said.arm.architecture),
         split,
-        len(said.arm.data),
+        said.arm.data.image_count,
         said.labels,
         said.rate,
         [said.answers],

@@ -326,7 +326,11 @@ def seal(opened: Run, terms: Terms = NARROW) -> Products:
     encoding = encoding_of(opened, distilled, Silence())
     package = seal_set(opened, distilled, row.rate, products.package, encoding, utility, terms)
     sheet = contact_sheet(
-        package.images, package.labels, package.class_names, caption=f"{recipe.name}: synthetic images"
+        package.images,
+        package.labels,
+        package.class_names,
+        caption=f"{recipe.name}: synthetic images",
+        formation=recipe.distill.formation,
     )
     counts = dict(zip(opened.splits.train.class_names, opened.splits.train.counts.tolist(), strict=True))
     page = render_report(

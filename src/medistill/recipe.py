@@ -99,9 +99,9 @@ class TeacherSettings(Section):
     `also` names further architectures: teachers take turns, so the images are made for several networks at once.
     """
 
-    count: int = Field(12, ge=1)
+    count: int = Field(6, ge=1)
     also: tuple[Architecture, ...] = ()
-    epochs: int = Field(6, ge=1)
+    epochs: int = Field(12, ge=1)
     sampling: Sampling = "balanced"
     rate: float = Field(0.015, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
@@ -152,13 +152,13 @@ class DistillSettings(Section):
     formation: int = Field(1, ge=1, le=8)
     enlarging: Enlarging = "bilinear"
     ipc_power: float = Field(0.0, ge=0, le=1)
-    student_steps: int = Field(20, ge=1)
+    student_steps: int = Field(40, ge=1)
     expert_epochs: int = Field(3, ge=1)
     min_start_epoch: int = Field(0, ge=0)
-    max_start_epoch: int = Field(3, ge=0)
+    max_start_epoch: int = Field(9, ge=0)
     first_max_start_epoch: int = Field(0, ge=0)
     window_steps: int = Field(0, ge=0)
-    outer_steps: int = Field(200, ge=0)
+    outer_steps: int = Field(100, ge=0)
     objective: Objective = "pruned"
     gradient: Literal["exact", "tesla"] = "exact"
     threshold: float = Field(0.1, ge=0, le=1)

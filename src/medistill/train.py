@@ -40,12 +40,15 @@ class TrainingSet:
         transform: from intensities to normalized values.
         offsets: what a network that learned from the set adds to its logits, a number a class (see `leaning.py`); none
             where it is empty.
+        stored: how many images are kept or sent, where each holds several films (see `formation.py`); None where a film
+            is an image.
     """
 
     pixels: Tensor
     targets: Tensor
     transform: Transform
     offsets: tuple[float, ...] = ()
+    stored: int | None = None
 
     @classmethod
     def of(cls, images: LabelledImages, transform: Transform) -> "TrainingSet":
@@ -58,7 +61,7 @@ class TrainingSet:
     def of_synthetic(cls, synthetic: SyntheticSet) -> "TrainingSet":
         """The films of a synthetic set, which are normalized already."""
         films = synthetic.unfolded()
-        return cls(films.images, films.targets, films.transform, films.offsets)
+        return cls(films.images, films.targets, films.transform, films.offsets, len(synthetic))
 
     @classmethod
     def joined(cls, sets: "Sequence[TrainingSet]") -> "TrainingSet":
@@ -70,10 +73,16 @@ class TrainingSet:
         targets = torch.cat([each.targets for each in sets])
         own = np.array([each.offsets or [0.0] * targets.shape[1] for each in sets])
         offsets = np.array([len(each) for each in sets]) @ own / len(pixels)
-        return cls(pixels, targets, sets[0].transform, tuple(offsets.tolist()) if offsets.any() else ())
+        stored = sum(each.image_count for each in sets)
+        return cls(pixels, targets, sets[0].transform, tuple(offsets.tolist()) if offsets.any() else (), stored)
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def image_count(self) -> int:
+        """How many images the set is kept as: fewer than it has films where each holds several."""
+        return len(self) if self.stored is None else self.stored
 
     @property
     def has_hard_labels(self) -> bool:

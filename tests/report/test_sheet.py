@@ -109,6 +109,16 @@ def test_the_caption_says_how_many_of_how_many(written: list[str]) -> None:
     assert "pneumonia" in said
 
 
+def test_the_caption_says_how_many_films_each_image_holds(written: list[str]) -> None:
+    said = []
+    for formation in (1, 2):
+        written.clear()
+        contact_sheet(np.ones((2, 1, 8, 8), np.float32), np.arange(2), NAMES, caption="", formation=formation)
+        said.append(" ".join(" ".join(written).split()))
+    assert "2 of 2 images shown; 9 times enlarged" in said[0]
+    assert "2 of 2 images shown; 2 x 2 films in each image; 9 times enlarged" in said[1]
+
+
 def test_letters_that_the_font_lacks_never_become_boxes(written: list[str]) -> None:
     contact_sheet(np.ones((1, 1, 8, 8), np.float32), np.array([0]), ("Ödem", "肺炎"), caption="a set")
     assert written[2:] == ["Odem", "class 2"]

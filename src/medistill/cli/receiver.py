@@ -66,8 +66,9 @@ def show(
         from medistill.files import write_whole
         from medistill.report.sheet import contact_sheet
 
-        name = opened.manifest.name
-        write_whole(sheet, contact_sheet(opened.images, opened.labels, opened.class_names, caption=name))
+        name, formation = opened.manifest.name, opened.manifest.training.formation or 1
+        drawn = contact_sheet(opened.images, opened.labels, opened.class_names, caption=name, formation=formation)
+        write_whole(sheet, drawn)
     if json:
         utility = None if opened.utility is None else opened.utility.model_dump(mode="json")
         manifest = opened.manifest.model_dump(mode="json", exclude_none=True)
@@ -372,9 +373,11 @@ def _print_summary(package: "Package") -> None:
 
     manifest = package.manifest
     form, made = manifest.images, manifest.provenance
+    formation = manifest.training.formation
+    films = f"{formation} x {formation} films in each, " if formation else ""
     lines = [
         f"{manifest.name}: {form.count} synthetic images, {form.channels} x {form.height} x {form.width}, "
-        f"{form.labels} labels",
+        f"{films}{form.labels} labels",
         f"classes: {', '.join(package.class_names)}",
         f"made by: {made.method}, begun from {made.start}",
         f"privacy: {made.privacy}",

@@ -61,7 +61,7 @@ class Finding:
             name=contender.name,
             protocol=contender.protocol,
             architecture=str(judged.arm.architecture),
-            images=len(judged.arm.data),
+            images=judged.arm.data.image_count,
             labels=judged.labels,
             rate=judged.rate,
             seconds=float(np.mean([network.seconds for network in judged.networks])),

@@ -48,7 +48,13 @@ def write_pages(opened: Run, comparison: Comparison) -> None:
 
 
 def _sheet(name: str, package: Package) -> bytes:
-    return contact_sheet(package.images, package.labels, package.class_names, caption=f"{name}: synthetic images")
+    return contact_sheet(
+        package.images,
+        package.labels,
+        package.class_names,
+        caption=f"{name}: synthetic images",
+        formation=package.manifest.training.formation or 1,
+    )
 
 
 def _beside_nearest(name: str, package: Package, real: LabelledImages) -> bytes:

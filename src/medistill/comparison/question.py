@@ -13,6 +13,7 @@ REFERENCES = ("scratch", "random", *RULES, *OBJECTIVES, "full-natural", "full-ba
 """Rows that others can be held against: those of methods with one row for a network and a budget."""
 
 _SHORT_STEPS = 10  # of a student, in an outer step of those that need no more or of a table in little time
+_MOST_ROUNDS = 4  # of such steps, for which DSA trains the network that it looks from
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
 
     Labels are learned where the objective is about them, and stay hard where it cannot teach them; class offsets are
     stated where they help the objective and the recipe does not forbid them. DM and DSA move the pixels
-    once in an outer step, however long it is: they take shorter ones and more, with as many student steps in all.
+    once in an outer step, however long it is: they take shorter ones and more, with as many student steps in all, and
+    DSA looks from networks that are about as young as those it was searched with.
     """
     learns = None if objective in ("soft-label", "dm", "dsa") else recipe.distill.learn_labels
     states = recipe.distill.class_offsets if objective in FOLLOW_TEACHERS else None
@@ -98,6 +100,8 @@ def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
             "student_steps": _SHORT_STEPS,
             "inner_rate": recipe.distill.student_way / _SHORT_STEPS,
             "outer_steps": round(recipe.distill.outer_steps * recipe.distill.student_steps / _SHORT_STEPS),
+            **{"min_start_epoch": 0, "window_steps": 0},  # of teachers, whom neither follows
+            "max_start_epoch": min(recipe.distill.max_start_epoch, _MOST_ROUNDS),
         }
     return recipe_from(recipe.model_dump() | {"distill": changed})
 
@@ -108,6 +112,7 @@ def quickened(recipe: Recipe) -> Recipe:
     settings = recipe.model_dump()
     most = {
         ("teachers", "count"): 4,
+        ("teachers", "epochs"): 6,
         ("distill", "outer_steps"): 100,
         ("distill", "student_steps"): _SHORT_STEPS,
         ("distill", "expert_epochs"): 2,
@@ -119,9 +124,12 @@ def quickened(recipe: Recipe) -> Recipe:
     for (section, key), value in most.items():
         settings[section][key] = min(settings[section][key], value)
     distill = settings["distill"]
+    latest = min(recipe.last_teacher_epoch, settings["teachers"]["epochs"]) - distill["expert_epochs"]
     distill |= {
         "inner_rate": recipe.distill.student_way / distill["student_steps"],  # as far in fewer steps
-        "max_start_epoch": recipe.last_teacher_epoch - distill["expert_epochs"],
+        "max_start_epoch": latest,
+        **{key: min(distill[key], latest) for key in ("min_start_epoch", "first_max_start_epoch")},
+        **{"formation": 1, "batch_size": None},  # a film an image, and all of them in every step
     }
     if not distill["window_steps"]:  # so few steps are wasted on late stretches before early ones are matched
         distill |= {"window_steps": distill["outer_steps"], "first_max_start_epoch": distill["min_start_epoch"]}

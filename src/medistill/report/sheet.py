@@ -36,6 +36,7 @@ def contact_sheet(
     *,
     caption: str,
     scale: int | None = None,
+    formation: int = 1,
 ) -> bytes:
     """Draw synthetic images as a PNG, a row for each class, the same bytes for the same images.
 
@@ -49,6 +50,7 @@ def contact_sheet(
         caption: what these images are, for instance the name of the set.
         scale: how many screen pixels wide a pixel becomes; None aims at tiles of about 72, and averages whole blocks of
             pixels in images that are much larger than that.
+        formation: how many films lie side by side, and below one another, in each image.
     """
     classes = labels if labels.ndim == 1 else labels.argmax(axis=1)
     rows = [np.flatnonzero(classes == index) for index in range(len(class_names))][:MAX_CLASSES]
@@ -72,7 +74,8 @@ def contact_sheet(
     sheet_width = max(left + grid_width + _MARGIN, _NARROWEST)
     title = textwrap.fill(_drawable(caption) or caption, (sheet_width - 2 * _MARGIN) // 10)
     about = textwrap.fill(
-        "; ".join(_about(len(images), shown, len(class_names), larger, smaller)), (sheet_width - 2 * _MARGIN) // 7
+        "; ".join(_about(len(images), shown, len(class_names), larger, smaller, formation)),
+        (sheet_width - 2 * _MARGIN) // 7,
     )
     about_top = _MARGIN + 24 * len(title.splitlines())
     top = about_top + 18 * len(about.splitlines()) + 14
@@ -105,12 +108,15 @@ def _zoom(side: int, scale: int | None) -> tuple[int, int]:
     return max(1, int(_TILE / side + 0.5)), max(1, side // _TILE)
 
 
-def _about(count: int, shown: list[NDArray[np.intp]], classes: int, larger: int, smaller: int) -> list[str]:
+def _about(
+    count: int, shown: list[NDArray[np.intp]], classes: int, larger: int, smaller: int, formation: int
+) -> list[str]:
     drawn = sum(len(row) for row in shown)
     some = [f"{len(shown)} of {classes} classes"] if len(shown) < classes else []
     zoom = [f"{larger} times enlarged"] if larger > 1 else []
     zoom += [f"each pixel the mean of {smaller} x {smaller}"] if smaller > 1 else []
-    return [WINDOW, f"{drawn:,} of {count:,} images shown", *some, *zoom]
+    films = [f"{formation} x {formation} films in each image"] if formation > 1 else []
+    return [WINDOW, f"{drawn:,} of {count:,} images shown", *some, *films, *zoom]
 
 
 def _tile(image: NDArray[np.float32], larger: int, smaller: int) -> Image.Image:
