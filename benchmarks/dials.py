@@ -28,7 +28,7 @@ from medistill.recipe import Recipe
 from medistill.synthetic import SyntheticSet
 
 RESULTS = Path(__file__).with_name("dials.json")
-BASE = Path(__file__).with_name("cxr4-32-ipc10.toml")
+BASE = Path(__file__).with_name("base.toml")
 # What every dial is turned from: teachers and stretches of recipes until longer ones were found to be better
 # (docs/log.md).
 _BASE = {

@@ -24,14 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.asked import digest_of, recipe_with
 from medistill import intervals, metrics, pipeline
 from medistill.comparison import Question
 from medistill.comparison.contenders import Contenders
-from medistill.evaluate import Arm, commonest, full_arms, judge_arms, synthetic_arm
+from medistill.evaluate import Arm, RandomImages, commonest, full_arms, judge_arms, small_arm, synthetic_arm
 from medistill.files import read_json, write_json
+from medistill.formation import fold, unfold
 from medistill.images import LabelledImages
 from medistill.jobs import Silence, keep_freed_memory
 from medistill.metrics import array_from_text, array_to_text
@@ -50,9 +52,17 @@ SETS: dict[str, dict[str, Any]] = {
 }
 # There are seven times as many images, and the row is no more than a check of the engine.
 SHORTER: dict[str, dict[str, Any]] = {"mnist-28": {"teachers.count": 3}}
-BASE = Path(__file__).with_name("cxr4-32-ipc10.toml")
-# Four films in each image, eighty films a step: ours, with the teachers and lengths that recipes begin with.
+BASE = Path(__file__).with_name("base.toml")
+# How far ours goes, and how: half as many teachers for twice as long, longer stretches, four films in each image.
+_FORTY_STEPS = {
+    "teachers.count": 6,
+    "teachers.epochs": 12,
+    "distill.student_steps": 40,
+    "distill.max_start_epoch": 9,
+    "distill.outer_steps": 100,
+}
 _FOUR_FILMS = {"distill.formation": 2, "distill.batch_size": 80}
+_OURS = _FORTY_STEPS | _FOUR_FILMS
 # What ours asked before (docs/log.md), and still does of sets that have not been distilled anew.
 _TWENTY_STEPS = {
     "teachers.count": 12,
@@ -117,8 +127,8 @@ METHODS: dict[str, dict[str, Any]] = {
         "distill.outer_steps": 200,
     },
     # What is left of ours' lead where published matching follows ours' teachers as far as ours does.
-    "mtt-our-teachers": _PUBLISHED_IMAGES,
-    "mtt-our-teachers-offsets": _PUBLISHED_IMAGES | {"distill.class_offsets": True},
+    "mtt-our-teachers": _FORTY_STEPS | _PUBLISHED_IMAGES,
+    "mtt-our-teachers-offsets": _FORTY_STEPS | _PUBLISHED_IMAGES | {"distill.class_offsets": True},
     "mtt-pruned": _PUBLISHED | {"distill.objective": "pruned", "distill.threshold": 0.1},
     # HoP-TM's mask and not its schedule: easy parameters alone, by a threshold that would grow after 500 outer steps,
     # and the angle of the trajectory.
@@ -140,28 +150,30 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     # Both with ours' teachers and lengths, an average of images, a schedule as long as the run: HoP-TM's error grows to
     # 190 times what it was, from what a thirtieth of the parameters stay below to what half of them do.
-    "hop-tm-our-teachers": _PUBLISHED_IMAGES
+    "hop-tm-our-teachers": _FORTY_STEPS
+    | _PUBLISHED_IMAGES
     | {
         "distill.objective": "pruned",
         "distill.similarity": "easy",
         "distill.easy_error": 1e-8,
-        "distill.easy_growth_every": 10,
+        "distill.easy_growth_every": 5,
         "distill.angle_weight": 0.1,
         "distill.ema": 0.95,
     },
-    "datm-our-teachers": _PUBLISHED_IMAGES
+    "datm-our-teachers": _FORTY_STEPS
+    | _PUBLISHED_IMAGES
     | {
         "distill.learn_labels": True,
         "distill.label_start": "teachers",
         "distill.first_max_start_epoch": 1,
-        "distill.window_steps": 100,
+        "distill.window_steps": 50,
         "distill.label_rate": 2.0,
         "distill.ema": 0.95,
     },
-    "ours": _FOUR_FILMS,
-    "ours-leaning": _FOUR_FILMS,  # the same images, with nothing added to the logits
-    "ours-unpruned": _FOUR_FILMS | {"distill.objective": "mtt"},
-    "ours-one-film": {},
+    "ours": _OURS,
+    "ours-leaning": _OURS,  # the same images, with nothing added to the logits
+    "ours-unpruned": _OURS | {"distill.objective": "mtt"},
+    "ours-one-film": _FORTY_STEPS,
     "ours-twenty-steps": _TWENTY_STEPS,
     # What the images hold beyond what five epochs bring out of them.
     "full-balanced-20-epochs": {"evaluate.full_epochs": 20},
@@ -175,6 +187,7 @@ OTHERS = (
     *("ours-one-film", "ours-unpruned", "dm-searched", "dm-four-films", "dsa-four-films", "mtt-twenty-steps"),
 )
 CHOSEN = ("random", "herding", "k-center")
+FOUR_FILMS = "random-four-films"  # of half the side, in as many bytes
 FULL = ("full-natural", "full-balanced", "full-balanced-20-epochs")
 
 
@@ -213,7 +226,7 @@ def cells() -> Iterator[Cell]:
     """Every cell that the table asks for, the most wanted first."""
     for seed in range(3):
         # The last three come nearest.
-        for method in ("ours", "random", "mtt", "mtt-pruned", "ours-twenty-steps", "dsa", "dm"):
+        for method in ("ours", "random", FOUR_FILMS, "mtt", "mtt-pruned", "ours-twenty-steps", "dsa", "dm"):
             yield Cell("cxr4-32", 10, method, seed)
         # What tells apart of what the lead is made.
         for method in ("mtt-our-teachers", "mtt-our-teachers-offsets", "dsa-offsets", "dm-offsets", "ours-leaning"):
@@ -284,7 +297,7 @@ def _recipe(cell: Cell, data: Path, changes: dict[str, str]) -> Recipe:
     """What a cell asks for: the base, its set, its method."""
     own = {"seed": cell.seed, "distill.ipc": max(cell.ipc, 1)} | SETS[cell.images]
     own["name"] = f"{cell.images}-ipc{cell.ipc}-{cell.method}"
-    is_earlier = cell.method.startswith("ours") and cell.images in _TWENTY_STEPS_STILL
+    is_earlier = cell.method in ("ours", "ours-leaning") and cell.images in _TWENTY_STEPS_STILL
     own |= (_TWENTY_STEPS if is_earlier else METHODS.get(cell.method, {})) | SHORTER.get(cell.images, {})
     own["source.path"] = str(data / own["source.path"])
     return recipe_with(BASE, own, changes)
@@ -314,6 +327,8 @@ def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
     if cell.method in FULL:
         arms = full_arms(opened.recipe, opened.splits.train, opened.transform)
         return next(arm for arm in arms if arm.name == cell.method.removesuffix("-20-epochs"))
+    if cell.method == FOUR_FILMS:
+        return small_arm(opened.recipe, cell.method, _halved(opened))
     if cell.method in CHOSEN:
         (contender,) = Contenders(opened, Question(methods=(cell.method,)), Silence()).of[cell.method]
         return contender.arm
@@ -323,6 +338,15 @@ def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
     if cell.method == "ours-leaning":
         synthetic = replace(synthetic, offsets=())
     return synthetic_arm(opened.recipe, synthetic)
+
+
+def _halved(opened: pipeline.Run) -> RandomImages:
+    """Four random films for one, each reduced to half the side and enlarged again, as networks see a formation."""
+    real = opened.splits.train
+    copies = torch.from_numpy(real.pixels).float().repeat_interleave(4, 0)
+    seen = unfold(fold(copies, 2), 2)[::4].round().byte().numpy()
+    of_each = opened.recipe.distill.images_of_each(real.counts.tolist())
+    return RandomImages(replace(real, pixels=seen), opened.transform, tuple(4 * count for count in of_each))
 
 
 def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from medistill.buffer import Buffer
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
 from medistill.comparison.cells import OF_TRAJECTORIES, cell_path, lacking, recall
 from medistill.comparison.pages import nearest_of_class, write_pages
-from medistill.comparison.question import with_objective
+from medistill.comparison.question import OBJECTIVES, with_objective
 from medistill.distill import distill
 from medistill.errors import MatchingError, RecipeError, StorageError
 from medistill.evaluate import small_arm
@@ -430,6 +431,10 @@ def test_a_quick_comparison_is_smaller_in_everything_that_takes_time():
     assert small.distill.expert_epochs < whole.distill.expert_epochs
     assert small.last_teacher_epoch == small.teachers.epochs < whole.teachers.epochs
     assert (small.distill.formation, small.distill.batch_size) == (1, None)
+    one_film = recipe_from(whole.model_dump() | {"distill": whole.distill.model_dump() | {"formation": 1}})
+    assert quickened(one_film).distill.batch_size == 8
+    pool = recipe_from({"teachers": {"also": ["vit", "vgg11", "resnet18", "vit"]}})
+    assert quickened(pool).teachers.count == 5
     own = recipe_from(whole.model_dump() | {"distill": whole.distill.model_dump() | {"window_steps": 7}})
     assert quickened(own).distill.window_steps == 7
     late = {"min_start_epoch": 6, "first_max_start_epoch": 7, "window_steps": 7}
@@ -519,6 +524,19 @@ def test_a_forecast_counts_what_a_comparison_will_train(tmp_path):
     assert not (run.out / "work").exists()
 
 
+def test_a_forecast_trains_on_films_where_images_hold_several(tmp_path, monkeypatch):
+    timed = []
+
+    def note(run, architecture, batch):
+        timed.append(batch)
+        return 1.0, 1
+
+    monkeypatch.setattr(sys.modules[forecast.__module__], "training_step", note)
+    run = opened(tmp_path, {"distill.formation": 2, "distill.batch_size": 4, "evaluate.batch_size": 10})
+    forecast(run, Question(("random", "mtt"), seeds=1))
+    assert sorted(timed) == [4, 8]  # 2 classes of 2 images, and 16 films in two batches
+
+
 def test_a_forecast_leaves_out_what_cells_answer(whole, tmp_path):
     run = opened(whole[0])
     assert forecast(run, Question(seeds=2)).stages == ()
@@ -540,7 +558,14 @@ def test_who_moves_the_pixels_once_in_an_outer_step_gets_as_many_student_steps_i
 def test_gradient_matching_looks_from_young_networks_however_late_teachers_are_followed():
     late = recipe_from({"distill": {"student_steps": 20, "min_start_epoch": 5}})
     assert with_objective(late, "mtt").distill.max_start_epoch == late.distill.max_start_epoch > 4
-    assert with_objective(late, "dsa").distill.max_start_epoch == 4
+    short = recipe_from({"distill": {"student_steps": 10}})
+    assert {with_objective(each, "dsa").distill.max_start_epoch for each in (late, short)} == {4}
+
+
+def test_labels_begin_at_teachers_only_where_there_are_teachers():
+    ours = recipe_from({"distill": {"label_start": "teachers"}})
+    starts = {objective: with_objective(ours, objective).distill.label_start for objective in OBJECTIVES}
+    assert starts == {"mtt": "teachers", "pruned": "teachers", "soft-label": "class", "dm": "class", "dsa": "class"}
 
 
 def test_a_comparison_gives_class_offsets_to_those_whom_they_help():

@@ -109,4 +109,4 @@ def test_a_set_of_several_films_an_image_goes_all_the_way_to_the_receiver(tmp_pa
     assert (len(synthetic), len(synthetic.unfolded()), synthetic.enlarging) == (4, 16, enlarging)
     judged = read_part(f"{tmp_path / 'films.npz'}#test", 8, 1)
     row = train_on([package], judged, "test", 1, 0, 1, Silence()).row
-    assert row.images == 16
+    assert row.images == 4

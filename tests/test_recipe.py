@@ -203,6 +203,11 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(settings, named, s
     assert refusal(settings) == f"recipe: {named} is not a setting. Did you mean {suggested}?"
 
 
+def test_films_that_do_not_divide_an_image_are_refused_before_anything_is_made():
+    said = refusal({"source": {"image_size": 63}, "distill": {"formation": 2}})
+    assert "distill.formation = 2 does not divide source.image_size = 63" in said
+
+
 def test_a_key_like_no_other_is_refused_with_all_that_are_known():
     said = refusal({"zzz": 1})
     assert said.startswith("recipe: zzz is not a setting. Known: ")

@@ -141,6 +141,15 @@ def test_what_is_learned_from_and_sent_is_counted(whole):
     assert rows["packages", 0, None].sent_bytes == pytest.approx(sum(sizes.values()) / 2, abs=1)
 
 
+def test_images_are_counted_and_not_the_films_that_they_hold(tmp_path):
+    run = opened(tmp_path, {"distill.formation": 2, "distill.batch_size": 4, "distill.start": "noise"})
+    found = study(run, Inquiry(own=(1,), rounds=(), seeds=2), Silence())
+    assert {(row.help, row.own): row.images for row in found.rows if row.help == "package"} == {
+        ("package", 0): 4,
+        ("package", 1): 6,
+    }
+
+
 def test_a_shifted_hospital_gets_the_packages_that_the_others_sent_anyway(whole):
     folder, found = whole
     assert len(list((folder / "out/packages").iterdir())) == 2 * 2 * 2  # hospitals, seeds, natural and skewed

@@ -13,7 +13,17 @@ from medistill.images import LabelledImages
 from medistill.networks import FlatNetwork, build
 from medistill.package import Transform
 from medistill.recipe import ARCHITECTURES, AugmentSettings, NetworkSettings, Recipe
-from medistill.train import Optimization, State, TrainingSet, fresh, normalized, predict, shown_together, train
+from medistill.train import (
+    Optimization,
+    State,
+    TrainingSet,
+    even_batch,
+    fresh,
+    normalized,
+    predict,
+    shown_together,
+    train,
+)
 from toys import TRANSFORM, films
 
 NO_AUGMENTATION = AugmentSettings(rotate_degrees=0, scale=0, shift=0, brightness=0, contrast=0)
@@ -228,6 +238,12 @@ def test_a_set_of_normalized_floats_trains_like_the_bytes_it_came_from():
     floats = TrainingSet(normalized(real.pixels, TRANSFORM), real.targets, TRANSFORM)
     ends = [list(train(network, fresh(network, 0), data, HOW, SEED_FOR))[-1].params for data in (real, floats)]
     assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize(("count", "most", "taken"), [(40, 128, 40), (128, 128, 128), (160, 128, 80), (257, 128, 86)])
+def test_the_batch_of_a_pass_is_known_beforehand(count, most, taken):
+    parts = np.array_split(np.arange(count), math.ceil(count / most))
+    assert even_batch(count, most) == taken == max(len(part) for part in parts)
 
 
 def test_hard_labels_are_known_from_soft_ones():

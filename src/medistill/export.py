@@ -121,7 +121,9 @@ def _write_files(
     writer = csv.writer(table, lineterminator="\n")
     writer.writerows([["file_name", "label", "probabilities"], *lines])
     (folder / "train" / "metadata.csv").write_text(table.getvalue(), encoding="utf-8")
-    card = "".join(documents.card(package.manifest, len(films), "train/*"))
+    as_films = package.manifest.training.model_copy(update={"formation": None, "enlarging": None})
+    said = package.manifest.model_copy(update={"training": as_films})
+    card = "".join(documents.card(said, len(films), "train/*"))
     (folder / documents.CARD).write_text(f"{card}\n{_about(package)}\n", encoding="utf-8")
     (folder / documents.AGREEMENT).write_text(documents.agreement(package.manifest.terms), encoding="utf-8")
 

@@ -27,7 +27,7 @@ from medistill.pipeline import Run
 from medistill.recipe import Architecture, Device, Recipe
 from medistill.report.words import size
 from medistill.synthetic import SyntheticSet, trusting_logits
-from medistill.train import Optimization, TrainingSet, fresh, train
+from medistill.train import Optimization, TrainingSet, even_batch, fresh, train
 from medistill.usage import measured, own_bytes, shared_bytes
 
 _STEPS_TAKEN, _STEPS_TIMED = 2, 7
@@ -161,7 +161,8 @@ def distillation(opened: Run) -> Stage:
     outer = settings.outer_steps * outer_seconds
     at_once = min(opened.processes, settings.validate_networks)
     selections = 1 + math.ceil(settings.outer_steps / settings.validate_every)
-    training_seconds, training_memory = training_step(opened, recipe.network.architecture, len(synthetic))
+    batch = even_batch(len(synthetic), recipe.evaluate.batch_size)
+    training_seconds, training_memory = training_step(opened, recipe.network.architecture, batch)
     rounds = selections * math.ceil(settings.validate_networks / at_once)
     selecting = rounds * recipe.evaluate.steps * training_seconds
     held = shared_bytes(recipe.machine.place) + memory + (at_once * training_memory if at_once > 1 else 0)
@@ -243,7 +244,7 @@ def _evaluation(opened: Run) -> Stage:
     steps: dict[tuple[Architecture | Timm, int], tuple[float, int]] = {}
     for arm in standard_arms(opened.recipe, opened.splits.train, _stand_in(opened)):
         network = _network(opened, arm.architecture)
-        batch = min(settings.batch_size, len(arm.data))
+        batch = even_batch(len(arm.data), settings.batch_size)
         key = (arm.architecture, batch)
         if key not in steps:
             steps[key] = training_step(opened, arm.architecture, batch)

@@ -381,6 +381,11 @@ class Recipe(Section):
                 f"network.depth = {depth} halves an image {depth} times, so source.image_size must be at least "
                 f"{2**depth}; it is {size}"
             )
+        if size is not None and size % self.distill.formation:
+            raise ValueError(
+                f"distill.formation = {self.distill.formation} does not divide source.image_size = {size}: choose a "
+                "number that does, or 1 for one film an image"
+            )
         return self
 
     @property

@@ -145,6 +145,11 @@ class Optimization:
     surrogate_gap: float = 0.0
 
 
+def even_batch(count: int, batch_size: int) -> int:
+    """The images in a batch of `train`: a pass over `count` is parted into as few as can be, all of about one size."""
+    return math.ceil(count / math.ceil(count / batch_size))
+
+
 @dataclass(frozen=True)
 class State:
     """A training between two epochs; `average` is of the parameters, which it equals where nothing is averaged."""

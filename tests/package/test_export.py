@@ -9,7 +9,7 @@ from PIL import Image
 from medistill.errors import StorageError
 from medistill.export import FORMS, export
 from medistill.formation import unfold
-from medistill.package import Training, pack
+from medistill.package import Training, documents, pack
 from samples import contents
 
 ODD = ("Normal", "Lung <opacity> | \u00e9")
@@ -91,6 +91,17 @@ def test_films_of_a_formation_are_those_that_networks_see(tmp_path, formation, e
     with np.load(tmp_path / "out.npz") as found:
         assert np.abs(found["train_images"] - 255 * seen).max() <= 0.51
         assert found["train_labels"][:, 0].tolist() == [0] * formation**2 + [1] * formation**2
+
+
+def test_a_folder_of_films_does_not_say_that_they_hold_films(tmp_path):
+    given = contents()
+    given["training"] = Training(**given["training"].model_dump() | {"formation": 2})
+    package = pack(tmp_path / "several.medistill", **given)
+    assert "2 x 2 films" in "".join(documents.card(package.manifest, 2, "*"))
+    count = export(package, "hf", tmp_path / "hf")
+    card = (tmp_path / "hf/README.md").read_text()
+    assert f"{count} synthetic images" in card
+    assert "2 x 2 films" not in card
 
 
 @pytest.mark.parametrize(("form", "file"), [("medmnist", ""), ("hf", "README.md"), ("png", "README.txt")])

@@ -18,6 +18,7 @@ from medistill.package import Transform
 from medistill.pipeline import Run
 from medistill.plan import Plan, Stage, distillation, held_together, teaching, training_step
 from medistill.recipe import FOLLOW_TEACHERS, Architecture, Recipe
+from medistill.train import even_batch
 from medistill.usage import measured
 
 _STEPS_TIMED = 3
@@ -95,10 +96,11 @@ def _networks(opened: Run, turns: Sequence[Turn]) -> list[Stage]:
     backbones = (recipe.network.architecture, *settings.unseen)
     stages = []
     for ipc in dict.fromkeys(turn.recipe.distill.ipc for turn in turns):
-        count = ipc * len(train.class_names)
         seconds, memory = 0.0, 0
-        for architecture, arms in _arms([turn for turn in turns if turn.recipe.distill.ipc == ipc], backbones).items():
-            step, held = training_step(opened, architecture, min(count, settings.batch_size))
+        budgeted = [turn for turn in turns if turn.recipe.distill.ipc == ipc]
+        for (architecture, films), arms in _arms(budgeted, backbones).items():
+            count = ipc * films * len(train.class_names)
+            step, held = training_step(opened, architecture, even_batch(count, settings.batch_size))
             batches = math.ceil(count / settings.batch_size)
             steps = batches * math.ceil(settings.steps / batches)
             seconds, memory = seconds + arms * each * steps * step, max(memory, held)
@@ -114,16 +116,19 @@ def _networks(opened: Run, turns: Sequence[Turn]) -> list[Stage]:
     return stages
 
 
-def _arms(turns: Sequence[Turn], backbones: Sequence[Architecture]) -> dict[Architecture, float]:
-    """How many arms of one budget each architecture has, a linear probe counted as what it takes."""
-    arms: dict[Architecture, float] = defaultdict(float)
+def _arms(turns: Sequence[Turn], backbones: Sequence[Architecture]) -> dict[tuple[Architecture, int], float]:
+    """How many arms of one budget each architecture has at so many films an image, a linear probe counted as what it
+    takes."""
+    arms: dict[tuple[Architecture, int], float] = defaultdict(float)
     tuned = 1 + _PROBE  # with the same encoder once all is fine-tuned and once the classifier alone
     several = {"transfer": tuned} | dict.fromkeys(PRETEXTS, 2 * tuned)
-    for name in (name for turn in turns for name in turn.methods if name != "full"):
+    named = [(each.recipe.distill.formation, name) for each in turns for name in each.methods if name != "full"]
+    for formation, name in named:
+        films = formation**2 if name in OBJECTIVES else 1
         for architecture in ("vit",) if name == "mae" else backbones:
-            arms[architecture] += several.get(name, 1)
+            arms[architecture, films] += several.get(name, 1)
         if name == "mae" and "vit" not in backbones:
-            arms["vit"] += 1  # from scratch, which a backbone has already
+            arms["vit", films] += 1  # from scratch, which a backbone has already
     return arms
 
 

@@ -13,7 +13,7 @@ REFERENCES = ("scratch", "random", *RULES, *OBJECTIVES, "full-natural", "full-ba
 """Rows that others can be held against: those of methods with one row for a network and a budget."""
 
 _SHORT_STEPS = 10  # of a student, in an outer step of those that need no more or of a table in little time
-_MOST_ROUNDS = 4  # of such steps, for which DSA trains the network that it looks from
+_MOST_ROUNDS = 4  # DSA looks from networks that have seen the set for at most so many rounds of student steps
 
 
 @dataclass(frozen=True)
@@ -88,30 +88,28 @@ def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
     once in an outer step, however long it is: they take shorter ones and more, with as many student steps in all, and
     DSA looks from networks that are about as young as those it was searched with.
     """
-    learns = None if objective in ("soft-label", "dm", "dsa") else recipe.distill.learn_labels
-    states = recipe.distill.class_offsets if objective in FOLLOW_TEACHERS else None
-    changed = recipe.distill.model_dump() | {
-        "objective": objective,
-        "learn_labels": learns,
-        "class_offsets": states,
-    }
+    changed = recipe.distill.model_dump() | {"objective": objective}
+    if objective not in FOLLOW_TEACHERS:
+        changed |= {"learn_labels": None, "label_start": "class", "class_offsets": None}
+    if objective in ("dm", "dsa"):
+        rounds = min(recipe.distill.max_start_epoch, _MOST_ROUNDS)
+        changed |= {"min_start_epoch": 0, "window_steps": 0, "max_start_epoch": rounds}
     if objective in ("dm", "dsa") and recipe.distill.student_steps > _SHORT_STEPS:
         changed |= {
             "student_steps": _SHORT_STEPS,
             "inner_rate": recipe.distill.student_way / _SHORT_STEPS,
             "outer_steps": round(recipe.distill.outer_steps * recipe.distill.student_steps / _SHORT_STEPS),
-            **{"min_start_epoch": 0, "window_steps": 0},  # of teachers, whom neither follows
-            "max_start_epoch": min(recipe.distill.max_start_epoch, _MOST_ROUNDS),
         }
     return recipe_from(recipe.model_dump() | {"distill": changed})
 
 
 def quickened(recipe: Recipe) -> Recipe:
     """The recipe for a table in little time: everybody gets less of what takes it, and only the recipe's network;
-    trajectories are matched in shorter stretches of the same teachers, from early ones to late ones."""
+    trajectories are matched in shorter stretches of fewer and shorter teachers, from early ones to late ones, and an
+    image holds one film."""
     settings = recipe.model_dump()
     most = {
-        ("teachers", "count"): 4,
+        ("teachers", "count"): max(4, 1 + len(recipe.teachers.also)),
         ("teachers", "epochs"): 6,
         ("distill", "outer_steps"): 100,
         ("distill", "student_steps"): _SHORT_STEPS,
@@ -129,8 +127,9 @@ def quickened(recipe: Recipe) -> Recipe:
         "inner_rate": recipe.distill.student_way / distill["student_steps"],  # as far in fewer steps
         "max_start_epoch": latest,
         **{key: min(distill[key], latest) for key in ("min_start_epoch", "first_max_start_epoch")},
-        **{"formation": 1, "batch_size": None},  # a film an image, and all of them in every step
     }
+    if distill["formation"] > 1:  # batches are of films, of which there are fewer then
+        distill |= {"formation": 1, "batch_size": None}
     if not distill["window_steps"]:  # so few steps are wasted on late stretches before early ones are matched
         distill |= {"window_steps": distill["outer_steps"], "first_max_start_epoch": distill["min_start_epoch"]}
     settings["evaluate"]["unseen"] = ()

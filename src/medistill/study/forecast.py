@@ -5,6 +5,7 @@ import math
 from medistill.pipeline import Run
 from medistill.plan import Plan, Stage, distillation, held_together, teaching, training_step
 from medistill.study.inquiry import Inquiry
+from medistill.train import even_batch
 
 _MAKERS = 2
 
@@ -22,15 +23,17 @@ def forecast(opened: Run, inquiry: Inquiry) -> Plan:
     if recipe.distill.follows_teachers:
         stages.append(teaching(opened).times(makings))
     stages.append(distillation(opened).times(_MAKERS * makings))
-    classes, ipc = len(train.class_names), recipe.distill.ipc
+    classes, ipc = len(train.class_names), recipe.distill.ipc * recipe.distill.formation**2
     counts = [classes * own for own in inquiry.own]
     for packages in (1, 2):
         counts += [classes * (packages * ipc + own) for own in (0, *inquiry.own)]
     small = 0.0
-    for batch in {min(count, settings.batch_size) for count in counts}:
+    for batch in {even_batch(count, settings.batch_size) for count in counts}:
         step, _ = training_step(opened, recipe.network.architecture, batch)
         batches = [
-            math.ceil(count / settings.batch_size) for count in counts if min(count, settings.batch_size) == batch
+            math.ceil(count / settings.batch_size)
+            for count in counts
+            if even_batch(count, settings.batch_size) == batch
         ]
         small += step * sum(each * math.ceil(settings.steps / each) for each in batches)
     step, memory = training_step(opened, recipe.network.architecture, settings.batch_size)

@@ -57,7 +57,7 @@ def by_itself(scene: Scene, judged: LabelledImages, own: Sequence[int], progress
     ]
     found = judge_arms(_bench(scene), arms, judged, progress)
     for (help_, of_each, sent_bytes, data), said in zip(tried, found, strict=True):
-        yield Attempt(scene.scenario, help_, of_each, None, len(data), said.labels, sent_bytes, said.answers)
+        yield Attempt(scene.scenario, help_, of_each, None, data.image_count, said.labels, sent_bytes, said.answers)
 
 
 def with_everybody(
