@@ -56,6 +56,13 @@ def test_what_networks_add_to_their_logits_is_shown_where_it_is_stated(tmp_path:
     assert "Class offsets +0.50, -0.50: added" in words_of(render_package(leaning, None, trusted=False))
 
 
+def test_how_many_films_each_image_holds_is_shown_where_it_is_several(tmp_path: Path) -> None:
+    plain = sealed(tmp_path)
+    assert "films in each" not in words_of(render_package(plain, None, trusted=False))
+    training = plain.manifest.training.model_copy(update={"formation": 2})
+    assert "2 x 2 films in each," in words_of(render_package(sealed(tmp_path, training=training), None, trusted=False))
+
+
 def test_evidence_encoding_terms_and_warnings_are_shown(tmp_path: Path) -> None:
     leaking = Provenance(method="drawn", start="real", leaks_real_images=True, software={})
     rows = made_up.utility(made_up.row("distilled", 0.7))
