@@ -236,7 +236,8 @@ def cells() -> Iterator[Cell]:
             yield from (Cell("cxr4-32", 10, method, seed) for method in OTHERS)
     few = ("random", "mtt", "ours")
     yield from (Cell("cxr4-32", ipc, method, 0) for ipc in (20, 1) for method in few)
-    yield from (Cell("cxr4-32", 20, method, 0, network) for network in UNSEEN for method in (*few, "ours-leaning"))
+    unseen = (*few, "ours-leaning", "ours-twenty-steps")
+    yield from (Cell("cxr4-32", 20, method, 0, network) for network in UNSEEN for method in unseen)
     for images in ("pneumonia-28", "breast-28"):
         yield from (Cell(images, 0, method, 0) for method in FULL)
         yield from (Cell(images, ipc, method, 0) for ipc in (10, 1) for method in (*few, "mtt-pruned", "ours-leaning"))
