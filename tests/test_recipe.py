@@ -203,6 +203,19 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(settings, named, s
     assert refusal(settings) == f"recipe: {named} is not a setting. Did you mean {suggested}?"
 
 
+@pytest.mark.parametrize(
+    ("teachers", "distill", "latest"),
+    [({}, {}, 9), ({"epochs": 5}, {}, 2), ({}, {"expert_epochs": 2}, 10), ({"epochs": 5}, {"max_start_epoch": 1}, 1)],
+)
+def test_students_start_wherever_teachers_go_on_for_long_enough(teachers, distill, latest):
+    assert recipe_from({"teachers": teachers, "distill": distill}).distill.max_start_epoch == latest
+
+
+def test_teachers_who_do_not_go_as_far_as_they_are_to_be_followed_are_refused():
+    assert "lies beyond teachers.epochs = 2" in refusal({"teachers": {"epochs": 2}})
+    assert "teachers.epochs" in refusal({"teachers": {"epochs": "many"}})
+
+
 def test_films_that_do_not_divide_an_image_are_refused_before_anything_is_made():
     said = refusal({"source": {"image_size": 63}, "distill": {"formation": 2}})
     assert "distill.formation = 2 does not divide source.image_size = 63" in said

@@ -125,8 +125,9 @@ class TeacherSettings(Section):
 class DistillSettings(Section):
     """The outer loop, the inner loop and what is matched.
 
-    A student starts at an epoch from `min_start_epoch` to `max_start_epoch`; with `window_steps`, the latter is reached
-    after so many outer steps, in a straight line from `first_max_start_epoch`: easy stretches first. `similarity` says
+    A student starts at an epoch from `min_start_epoch` to `max_start_epoch`, which in a recipe that does not say it is
+    the last from which teachers go on for `expert_epochs`; with `window_steps`, the latter is reached after so many
+    outer steps, in a straight line from `first_max_start_epoch`: easy stretches first. `similarity` says
     by what `pruned` keeps a parameter; `easy` reads not `threshold` but `easy_error`, which grows by `easy_growth`
     every `easy_growth_every` outer steps. `gradient = "tesla"` is the released approximation of the exact one, for
     comparison. `angle_weight` adds the shape of the trajectory to what is matched; `importance_rate` is the step size
@@ -350,6 +351,19 @@ class Recipe(Section):
     pretrain: PretrainSettings = PretrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     machine: MachineSettings = MachineSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_teachers_to_their_end(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Where nothing is said, a student may start wherever its teacher still goes on for long enough."""
+        teachers, distill = (given.get(name, {}) for name in ("teachers", "distill"))
+        if not isinstance(teachers, dict) or not isinstance(distill, dict) or "max_start_epoch" in distill:
+            return given
+        epochs = teachers.get("epochs", TeacherSettings().epochs)
+        ahead = distill.get("expert_epochs", DistillSettings().expert_epochs)
+        if not isinstance(epochs, int) or not isinstance(ahead, int):
+            return given  # whose refusal says more
+        return given | {"distill": distill | {"max_start_epoch": max(epochs - ahead, 0)}}
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
