@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.asked import digest_of, recipe_with
+from benchmarks.asked import BASE, FOUR_FILMS, TEN_STEPS, digest_of, recipe_with
 from medistill import pipeline
 from medistill.evaluate import Bench, Training, mean_score, synthetic_arm, train_all
 from medistill.files import read_json, write_json
@@ -28,18 +28,9 @@ from medistill.recipe import Recipe
 from medistill.synthetic import SyntheticSet
 
 RESULTS = Path(__file__).with_name("dials.json")
-BASE = Path(__file__).with_name("base.toml")
 # What every dial is turned from: teachers and stretches of recipes until longer ones were found to be better
 # (docs/log.md).
-_BASE = {
-    "teachers.count": 12,
-    "teachers.epochs": 6,
-    "distill.outer_steps": 200,
-    "distill.student_steps": 10,
-    "distill.inner_rate": 0.04,
-    "distill.expert_epochs": 2,
-    "distill.max_start_epoch": 4,
-}
+_BASE = TEN_STEPS | {"distill.outer_steps": 200}
 _PRUNED = [  # the recipe itself keeps what is at least 0.1 alike, unsigned
     *(("unsigned", threshold) for threshold in (0.5, 0.8)),
     *(("signed", threshold) for threshold in (0.1, 0.5, 0.8)),
@@ -62,7 +53,6 @@ def _late(epochs: int, steps: int, **more: Any) -> dict[str, Any]:
     } | {f"distill.{key}": value for key, value in more.items()}
 
 
-_FOUR_FILMS = {"formation": 2, "batch_size": 80}
 DIALS: dict[str, dict[str, Any]] = {
     "recipe": {},
     # The founding work's dial: by what a parameter is kept, and how alike it has to be.
@@ -95,51 +85,35 @@ DIALS: dict[str, dict[str, Any]] = {
     "late/12 epochs, 20 steps, 400 outer steps": _late(12, 20, outer_steps=400),
     "late/12 epochs, 40 steps": _late(12, 40),
     "late/12 epochs, 40 steps, 100 outer steps": _late(12, 40, outer_steps=100),
-    "late/12 epochs, 40 steps, batches of 40": _late(12, 40, batch_size=40),
-    "late/12 epochs, 40 steps, 100 outer steps, four films": _late(12, 40, outer_steps=100, **_FOUR_FILMS),
-    "late/12 epochs, 40 steps, four films": _late(12, 40, **_FOUR_FILMS),
+    "late/12 epochs, 40 steps, 100 outer steps, four films": _late(12, 40, outer_steps=100) | FOUR_FILMS,
+    "late/12 epochs, 40 steps, four films": _late(12, 40) | FOUR_FILMS,
     "late/12 epochs, 40 steps, 100 outer steps, four films, batches of 160": _late(
         12, 40, outer_steps=100, formation=2, batch_size=160
     ),
     # What the recipe asked last, beside as many epochs of half as many teachers and as many student steps in half as
     # many outer ones; then with more of either, or four films of 16 px in each image, eighty of the 160 a step.
     **{
-        f"three seeds/{name}, seed {seed}": _late(epochs, steps, ipc=10, outer_steps=outer, **more)
+        f"three seeds/{name}, seed {seed}": _late(epochs, steps, ipc=10, outer_steps=outer)
         | {"teachers.count": count, "seed": seed}
+        | more
         for name, count, epochs, steps, outer, more in (
             ("12 of 6 epochs, 20 steps", 12, 6, 20, 200, {}),
             ("6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, {}),
             ("6 of 12 epochs, 40 steps", 6, 12, 40, 200, {}),
-            ("12 of 12 epochs, 40 steps", 12, 12, 40, 200, {}),
-            ("four films, 6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, _FOUR_FILMS),
-            ("four films, 6 of 12 epochs, 40 steps", 6, 12, 40, 200, _FOUR_FILMS),
+            ("four films, 6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, FOUR_FILMS),
+            ("four films, 6 of 12 epochs, 40 steps", 6, 12, 40, 200, FOUR_FILMS),
         )
         for seed in range(3)
     },
     # The same where distillation is weakest: four times the pixels and half the width.
     **{
-        f"64 px/{name}": _late(epochs, steps, ipc=10, outer_steps=outer, **more)
-        | {"source.image_size": 64, "network.depth": 4, "network.width": 32, "teachers.count": count}
-        for name, count, epochs, steps, outer, more in (
-            ("12 of 6 epochs, 20 steps", 12, 6, 20, 200, {}),
-            ("6 of 12 epochs, 20 steps", 6, 12, 20, 200, {}),
-            ("6 of 12 epochs, 20 steps from 0.015", 6, 12, 20, 200, {"inner_rate": 0.015}),
-            ("6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, {}),
-            ("6 of 12 epochs, 40 steps", 6, 12, 40, 200, {}),
-            ("6 of 12 epochs, 40 steps from 0.0075", 6, 12, 40, 200, {"inner_rate": 0.0075}),
-            ("four films, 6 of 12 epochs, 40 steps, 100 outer", 6, 12, 40, 100, _FOUR_FILMS),
+        f"64 px/{name}": _late(12, 40, ipc=10, outer_steps=100)
+        | {"source.image_size": 64, "network.depth": 4, "network.width": 32}
+        | more
+        for name, more in (
+            ("6 of 12 epochs, 40 steps, 100 outer", {}),
+            ("four films, 6 of 12 epochs, 40 steps, 100 outer", FOUR_FILMS),
         )
-    },
-    # Images made with a ViT for a ViT, at rates that suit one: is it the images or the network that fails?
-    **{
-        f"vit/from {rate}": _late(6, 20, outer_steps=100, inner_rate=rate)
-        | {
-            "network.architecture": "vit",
-            "teachers.count": 4,
-            "teachers.rate": 0.3,
-            "evaluate.rates": [0.01, 0.03, 0.1],
-        }
-        for rate in (0.1, 0.3)
     },
     # What the recipe has and the published method has not, taken away one by one.
     "without/balanced teachers": {"teachers.sampling": "natural"},

@@ -4,8 +4,8 @@ A cell is one method, on one set, at one number of images a class, from one seed
 then networks trained on it by the fair protocol, their rate chosen on validation, and judged once on the test split.
 Finished cells are kept in `rows.json` with the digest of their recipe (of real images, without what only distilled ones
 ask for) and what every network said of every test image: work stops and goes on anywhere, a changed recipe is judged
-anew, and every interval can be computed again. All methods
-of a set share network, augmentation and the student's steps in all; what else a method asks for is in `METHODS`.
+anew, and every interval can be computed again. All methods of a set share network, augmentation and the student's steps
+in all; what else a method asks for is in `METHODS`.
 
     python -m benchmarks.rows --data FOLDER --work runs/rows                             all that is missing
     python -m benchmarks.rows --data FOLDER --work runs/rows --only cxr4-32/ipc10 --minutes 60   some of it
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.asked import digest_of, recipe_with
+from benchmarks.asked import BASE, FOUR_FILMS, TEN_STEPS, digest_of, recipe_with
 from medistill import intervals, metrics, pipeline
 from medistill.comparison import Question
 from medistill.comparison.contenders import Contenders
@@ -52,7 +52,6 @@ SETS: dict[str, dict[str, Any]] = {
 }
 # There are seven times as many images, and the row is no more than a check of the engine.
 SHORTER: dict[str, dict[str, Any]] = {"mnist-28": {"teachers.count": 3}}
-BASE = Path(__file__).with_name("base.toml")
 # How far ours goes, and how: half as many teachers for twice as long, longer stretches, four films in each image.
 _FORTY_STEPS = {
     "teachers.count": 6,
@@ -61,8 +60,7 @@ _FORTY_STEPS = {
     "distill.max_start_epoch": 9,
     "distill.outer_steps": 100,
 }
-_FOUR_FILMS = {"distill.formation": 2, "distill.batch_size": 80}
-_OURS = _FORTY_STEPS | _FOUR_FILMS
+_OURS = _FORTY_STEPS | FOUR_FILMS
 # What ours asked before (docs/log.md), and still does of sets that have not been distilled anew.
 _TWENTY_STEPS = {
     "teachers.count": 12,
@@ -72,17 +70,8 @@ _TWENTY_STEPS = {
     "distill.outer_steps": 200,
 }
 _TWENTY_STEPS_STILL = ("pneumonia-28", "breast-28", "mnist-28")
-# What ours asked at first, and rivals still do: more outer steps, each shorter, with as many student steps in all.
-# Stated rates are those that were measured; who follows no teacher does not read how many there are.
-_TEN_STEPS = {
-    "teachers.count": 12,
-    "teachers.epochs": 6,
-    "distill.student_steps": 10,
-    "distill.inner_rate": 0.04,
-    "distill.expert_epochs": 2,
-    "distill.max_start_epoch": 4,
-    "distill.outer_steps": 400,
-}
+# Rivals ask `TEN_STEPS`: more outer steps, each shorter, with as many student steps in all. Stated rates are those that
+# were measured; who follows no teacher does not read how many there are.
 # Cazenavette et al., CVPR 2022 (arXiv 2203.11932): its images, and its teachers. Rates are from a short search
 # (docs/log.md).
 _PUBLISHED_IMAGES = {
@@ -103,19 +92,19 @@ _PUBLISHED_TEACHERS = {
     "teachers.epochs": 10,
     "teachers.count": 10,
 }
-_PUBLISHED = _TEN_STEPS | _PUBLISHED_IMAGES | _PUBLISHED_TEACHERS
+_PUBLISHED = TEN_STEPS | _PUBLISHED_IMAGES | _PUBLISHED_TEACHERS
 _PUBLISHED |= {"distill.max_start_epoch": 8, "distill.inner_rate": 0.02}
 METHODS: dict[str, dict[str, Any]] = {
-    "dm": _TEN_STEPS | {"distill.objective": "dm"},
+    "dm": TEN_STEPS | {"distill.objective": "dm"},
     # From seven trials on validation; as many left DSA and published matching as they were (docs/log.md).
-    "dm-searched": _TEN_STEPS | {"distill.objective": "dm", "distill.image_rate": 0.29, "distill.inner_rate": 0.068},
-    "dsa": _TEN_STEPS | {"distill.objective": "dsa"},
+    "dm-searched": TEN_STEPS | {"distill.objective": "dm", "distill.image_rate": 0.29, "distill.inner_rate": 0.068},
+    "dsa": TEN_STEPS | {"distill.objective": "dsa"},
     # What ours has besides, for rivals: how far networks that learn from these images lean; four films an image.
     **{
-        f"{rival}-offsets": _TEN_STEPS | {"distill.objective": rival, "distill.class_offsets": True}
+        f"{rival}-offsets": TEN_STEPS | {"distill.objective": rival, "distill.class_offsets": True}
         for rival in ("dm", "dsa")
     },
-    **{f"{rival}-four-films": _TEN_STEPS | _FOUR_FILMS | {"distill.objective": rival} for rival in ("dm", "dsa")},
+    **{f"{rival}-four-films": TEN_STEPS | FOUR_FILMS | {"distill.objective": rival} for rival in ("dm", "dsa")},
     "mtt": _PUBLISHED,
     # As far as its paper goes, with as many student steps in all.
     "mtt-twenty-steps": _PUBLISHED
@@ -188,7 +177,7 @@ OTHERS = (
     *("ours-one-film", "ours-unpruned"),
 )
 CHOSEN = ("random", "herding", "k-center")
-FOUR_FILMS = "random-four-films"  # of half the side, in as many bytes
+OF_HALF_THE_SIDE = "random-four-films"  # real ones, in as many bytes
 FULL = ("full-natural", "full-balanced", "full-balanced-20-epochs")
 
 
@@ -227,7 +216,7 @@ def cells() -> Iterator[Cell]:
     """Every cell that the table asks for, the most wanted first."""
     for seed in range(3):
         # The last three come nearest.
-        for method in ("ours", "random", FOUR_FILMS, "mtt", "mtt-pruned", "ours-twenty-steps", "dsa", "dm"):
+        for method in ("ours", "random", OF_HALF_THE_SIDE, "mtt", "mtt-pruned", "ours-twenty-steps", "dsa", "dm"):
             yield Cell("cxr4-32", 10, method, seed)
         # What tells apart of what the lead is made.
         for method in ("ours-leaning", "dm-four-films", "mtt-our-teachers"):
@@ -329,7 +318,7 @@ def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
     if cell.method in FULL:
         arms = full_arms(opened.recipe, opened.splits.train, opened.transform)
         return next(arm for arm in arms if arm.name == cell.method.removesuffix("-20-epochs"))
-    if cell.method == FOUR_FILMS:
+    if cell.method == OF_HALF_THE_SIDE:
         return small_arm(opened.recipe, cell.method, _halved(opened))
     if cell.method in CHOSEN:
         (contender,) = Contenders(opened, Question(methods=(cell.method,)), Silence()).of[cell.method]
@@ -354,10 +343,11 @@ def _halved(opened: pipeline.Run) -> RandomImages:
 def table(data: Path, wanted: Sequence[Cell], done: dict[str, Any]) -> str:
     """Tables in Markdown of balanced accuracy in percent, and by how much ours lies above each row with the seeds that
     both have: the 95 % interval, which knows nothing of other seeds where they share one. Cells of an earlier recipe
-    are left out, and sets whose images are not there."""
+    are left out; of a set whose images are not there no more is said than that."""
     parts = []
     for images in dict.fromkeys(cell.images for cell in wanted if cell.key in done):
         if not (data / SETS[images]["source.path"]).exists():
+            parts.append(f"**{images}**: {SETS[images]['source.path']} is not in that folder")
             continue
         test = _test_images(data, images)
         groups = dict.fromkeys((cell.ipc, cell.row) for cell in wanted if cell.images == images)

@@ -42,7 +42,7 @@ from medistill.recipe import (
     recipe_from,
 )
 from medistill.report.html import render_report
-from medistill.report.sheet import contact_sheet
+from medistill.report.sheet import package_sheet
 from medistill.sources import read_part, read_source
 from medistill.synthetic import refuse_endless_sets, refuse_small_classes
 from medistill.teachers import train_teachers
@@ -325,13 +325,7 @@ def seal(opened: Run, terms: Terms = NARROW) -> Products:
     assert row.rate is not None
     encoding = encoding_of(opened, distilled, Silence())
     package = seal_set(opened, distilled, row.rate, products.package, encoding, utility, terms)
-    sheet = contact_sheet(
-        package.images,
-        package.labels,
-        package.class_names,
-        caption=f"{recipe.name}: synthetic images",
-        formation=recipe.distill.formation,
-    )
+    sheet = package_sheet(package, f"{recipe.name}: synthetic images")
     counts = dict(zip(opened.splits.train.class_names, opened.splits.train.counts.tolist(), strict=True))
     page = render_report(
         title=recipe.name,

@@ -64,11 +64,9 @@ def show(
         write_whole(html, render_package(opened, signer.name, signer.trusted).encode())
     if sheet is not None:
         from medistill.files import write_whole
-        from medistill.report.sheet import contact_sheet
+        from medistill.report.sheet import package_sheet
 
-        name, formation = opened.manifest.name, opened.manifest.training.formation or 1
-        drawn = contact_sheet(opened.images, opened.labels, opened.class_names, caption=name, formation=formation)
-        write_whole(sheet, drawn)
+        write_whole(sheet, package_sheet(opened, opened.manifest.name))
     if json:
         utility = None if opened.utility is None else opened.utility.model_dump(mode="json")
         manifest = opened.manifest.model_dump(mode="json", exclude_none=True)

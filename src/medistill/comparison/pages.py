@@ -16,7 +16,7 @@ from medistill.package.tensors import Images
 from medistill.pipeline import Run
 from medistill.report.comparison import render_comparison
 from medistill.report.markdown import comparison_table
-from medistill.report.sheet import contact_sheet
+from medistill.report.sheet import contact_sheet, package_sheet
 from medistill.synthetic import SyntheticSet
 
 
@@ -36,7 +36,9 @@ def write_pages(opened: Run, comparison: Comparison) -> None:
     # Where a cell came from elsewhere its package did not.
     sealed = {name: path for name in asked if (path := sealed_as(shown, name)).exists()}
     packages = {name: open_package(path, allow_unsigned=True) for name, path in sealed.items()}
-    sheets: dict[str, bytes] = {name: _sheet(name, package) for name, package in packages.items()}
+    sheets: dict[str, bytes] = {
+        name: package_sheet(package, f"{name}: synthetic images") for name, package in packages.items()
+    }
     nearest: dict[str, bytes] = {
         name: _beside_nearest(name, package, opened.splits.train) for name, package in packages.items()
     }
@@ -45,16 +47,6 @@ def write_pages(opened: Run, comparison: Comparison) -> None:
         page = render_comparison(comparison, sheets, real, may_show_patients, opened.recipe.to_toml())
         write_whole(opened.out / name, page.encode())
     write_whole(opened.out / "comparison.md", comparison_table(comparison).encode())
-
-
-def _sheet(name: str, package: Package) -> bytes:
-    return contact_sheet(
-        package.images,
-        package.labels,
-        package.class_names,
-        caption=f"{name}: synthetic images",
-        formation=package.manifest.training.formation or 1,
-    )
 
 
 def _beside_nearest(name: str, package: Package, real: LabelledImages) -> bytes:

@@ -3,7 +3,7 @@
 from medistill.package import Package, fingerprint
 from medistill.package.documents import in_a_sentence
 from medistill.report.page import render
-from medistill.report.sheet import contact_sheet
+from medistill.report.sheet import package_sheet
 
 
 def render_package(package: Package, signed_by: str | None, trusted: bool) -> str:
@@ -27,13 +27,7 @@ def render_package(package: Package, signed_by: str | None, trusted: bool) -> st
         "signed_on": package.signed_on,
         "trusted": trusted,
         "fingerprint": None if said.signer is None else fingerprint(said.signer.public_key),
-        "sheet": contact_sheet(
-            package.images,
-            package.labels,
-            package.class_names,
-            caption=said.name,
-            formation=said.training.formation or 1,
-        ),
+        "sheet": package_sheet(package, said.name),
         "utility": package.utility,
         "distilled": None if package.utility is None else package.utility.row("distilled"),
         "digest": package.digest,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from medistill.package import Package
 from medistill.package.tensors import HardOrSoft, Images
 
 WINDOW = "window 0 to 1: darker and brighter values are clipped"
@@ -93,6 +94,17 @@ def contact_sheet(
     content = io.BytesIO()
     sheet.save(content, "PNG", optimize=True)
     return content.getvalue()
+
+
+def package_sheet(package: Package, caption: str) -> bytes:
+    """The contact sheet of a package's images."""
+    return contact_sheet(
+        package.images,
+        package.labels,
+        package.class_names,
+        caption=caption,
+        formation=package.manifest.training.formation or 1,
+    )
 
 
 def _drawable(name: str) -> str | None:

@@ -23,10 +23,10 @@ def forecast(opened: Run, inquiry: Inquiry) -> Plan:
     if recipe.distill.follows_teachers:
         stages.append(teaching(opened).times(makings))
     stages.append(distillation(opened).times(_MAKERS * makings))
-    classes, ipc = len(train.class_names), recipe.distill.ipc * recipe.distill.formation**2
+    classes, films = len(train.class_names), recipe.distill.ipc * recipe.distill.formation**2
     counts = [classes * own for own in inquiry.own]
     for packages in (1, 2):
-        counts += [classes * (packages * ipc + own) for own in (0, *inquiry.own)]
+        counts += [classes * (packages * films + own) for own in (0, *inquiry.own)]
     small = 0.0
     for batch in {even_batch(count, settings.batch_size) for count in counts}:
         step, _ = training_step(opened, recipe.network.architecture, batch)
