@@ -555,6 +555,14 @@ def test_who_moves_the_pixels_once_in_an_outer_step_gets_as_many_student_steps_i
     assert with_objective(ours, "soft-label").distill.outer_steps == 200
 
 
+def test_a_larger_budget_takes_more_outer_steps_unless_the_recipe_counts_them():
+    question = Question(ipcs=(10, 20), seeds=2)
+    turns = question.turns(recipe_from({}))
+    assert [turn.recipe.distill.outer_steps for turn in turns] == [100, 200, 100, 200]
+    counted = question.turns(recipe_from({"distill": {"outer_steps": 100}}))
+    assert {turn.recipe.distill.outer_steps for turn in counted} == {100}
+
+
 def test_gradient_matching_looks_from_young_networks_however_late_teachers_are_followed():
     late = recipe_from({"distill": {"student_steps": 20, "min_start_epoch": 5}})
     assert with_objective(late, "mtt").distill.max_start_epoch == late.distill.max_start_epoch > 4

@@ -211,6 +211,13 @@ def test_students_start_wherever_teachers_go_on_for_long_enough(teachers, distil
     assert recipe_from({"teachers": teachers, "distill": distill}).distill.max_start_epoch == latest
 
 
+@pytest.mark.parametrize(
+    ("distill", "steps"), [({"ipc": 1}, 100), ({}, 100), ({"ipc": 20}, 200), ({"ipc": 20, "outer_steps": 7}, 7)]
+)
+def test_more_images_take_more_outer_steps_unless_they_are_counted(distill, steps):
+    assert recipe_from({"distill": distill}).distill.outer_steps == steps
+
+
 def test_teachers_who_do_not_go_as_far_as_they_are_to_be_followed_are_refused():
     assert "lies beyond teachers.epochs = 2" in refusal({"teachers": {"epochs": 2}})
     assert "teachers.epochs" in refusal({"teachers": {"epochs": "many"}})

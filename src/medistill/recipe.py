@@ -125,13 +125,15 @@ class TeacherSettings(Section):
 class DistillSettings(Section):
     """The outer loop, the inner loop and what is matched.
 
-    A student starts at an epoch from `min_start_epoch` to `max_start_epoch`, which in a recipe that does not say it is
-    the last from which teachers go on for `expert_epochs`; with `window_steps`, the latter is reached after so many
-    outer steps, in a straight line from `first_max_start_epoch`: easy stretches first. `similarity` says
-    by what `pruned` keeps a parameter; `easy` reads not `threshold` but `easy_error`, which grows by `easy_growth`
-    every `easy_growth_every` outer steps. `gradient = "tesla"` is the released approximation of the exact one, for
-    comparison. `angle_weight` adds the shape of the trajectory to what is matched; `importance_rate` is the step size
-    of the weights by which layers count in it, 0 for all alike.
+    There are `outer_steps` of them, not said ten for each image of a class and 100 at least: with a hundred, sets of
+    twenty had not learned all they could (docs/log.md). A student starts at an epoch from `min_start_epoch` to
+    `max_start_epoch`, which in a recipe that does not say it is the last from which teachers go on for `expert_epochs`;
+    with `window_steps`, the latter is reached after so many outer steps, in a straight line from
+    `first_max_start_epoch`: easy stretches first. `similarity` says by what `pruned` keeps a parameter; `easy` reads
+    not `threshold` but `easy_error`, which grows by `easy_growth` every `easy_growth_every` outer steps. `gradient =
+    "tesla"` is the released approximation of the exact one, for comparison. `angle_weight` adds the shape of the
+    trajectory to what is matched; `importance_rate` is the step size of the weights by which layers count in it, 0 for
+    all alike.
     With `learn_labels`, each image's class probabilities are learned with its pixels; not said, they are where the
     objective can: not by `dm` and `dsa`, which compare class by class. `label_start` is where learned labels begin: at
     their class, or at what the teachers that are right say. A `formation` of f puts f x f films of a smaller side into
@@ -159,7 +161,7 @@ class DistillSettings(Section):
     max_start_epoch: int = Field(9, ge=0)
     first_max_start_epoch: int = Field(0, ge=0)
     window_steps: int = Field(0, ge=0)
-    outer_steps: int = Field(100, ge=0)
+    outer_steps: int = Field(default_factory=lambda known: max(100, 10 * known["ipc"]), ge=0)
     objective: Objective = "pruned"
     gradient: Literal["exact", "tesla"] = "exact"
     threshold: float = Field(0.1, ge=0, le=1)

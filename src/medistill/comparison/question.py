@@ -76,8 +76,11 @@ class Turn:
 
 
 def with_budget(recipe: Recipe, ipc: int) -> Recipe:
-    """The recipe with another number of images a class."""
-    return recipe_from(recipe.model_dump() | {"distill": recipe.distill.model_dump() | {"ipc": ipc}})
+    """The recipe with another number of images a class, which its outer steps follow unless it states them."""
+    distill = recipe.distill.model_dump() | {"ipc": ipc}
+    if "outer_steps" not in recipe.distill.model_fields_set:
+        del distill["outer_steps"]
+    return recipe_from(recipe.model_dump() | {"distill": distill})
 
 
 def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
