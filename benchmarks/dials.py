@@ -105,6 +105,14 @@ DIALS: dict[str, dict[str, Any]] = {
         )
         for seed in range(3)
     },
+    # Twenty a class, with as many outer steps as ten have and with twice as many; seed 0 is above, among the late ones.
+    **{
+        f"three seeds/twenty a class, {outer} outer, seed {seed}": _late(12, 40, outer_steps=outer)
+        | FOUR_FILMS
+        | {"seed": seed}
+        for outer in (100, 200)
+        for seed in (1, 2)
+    },
     # The same where distillation is weakest: four times the pixels and half the width.
     **{
         f"64 px/{name}": _late(12, 40, ipc=10, outer_steps=100)

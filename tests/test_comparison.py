@@ -17,6 +17,7 @@ import medistill.metrics
 from medistill.buffer import Buffer
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
 from medistill.comparison.cells import OF_TRAJECTORIES, cell_path, lacking, recall
+from medistill.comparison.contenders import sealed_as
 from medistill.comparison.pages import nearest_of_class, write_pages
 from medistill.comparison.question import OBJECTIVES, with_objective
 from medistill.distill import distill
@@ -555,12 +556,14 @@ def test_who_moves_the_pixels_once_in_an_outer_step_gets_as_many_student_steps_i
     assert with_objective(ours, "soft-label").distill.outer_steps == 200
 
 
-def test_a_larger_budget_takes_more_outer_steps_unless_the_recipe_counts_them():
+def test_a_larger_budget_takes_more_outer_steps_unless_the_recipe_counts_them(tmp_path):
     question = Question(ipcs=(10, 20), seeds=2)
-    turns = question.turns(recipe_from({}))
-    assert [turn.recipe.distill.outer_steps for turn in turns] == [100, 200, 100, 200]
-    counted = question.turns(recipe_from({"distill": {"outer_steps": 100}}))
-    assert {turn.recipe.distill.outer_steps for turn in counted} == {100}
+    source, few = {"path": str(write_npz(tmp_path / "films.npz"))}, {"ipc": 2, "start": "noise"}
+    small = {"source": source, "network": {"depth": 2}, "distill": few}
+    uncounted = open_run(recipe_from(small), tmp_path / "out").recipe
+    assert [turn.recipe.distill.outer_steps for turn in question.turns(uncounted)] == [100, 200, 100, 200]
+    counted = open_run(recipe_from(small | {"distill": few | {"outer_steps": 100}}), tmp_path / "out").recipe
+    assert {turn.recipe.distill.outer_steps for turn in question.turns(counted)} == {100}
 
 
 def test_gradient_matching_looks_from_young_networks_however_late_teachers_are_followed():
@@ -581,3 +584,9 @@ def test_a_comparison_gives_class_offsets_to_those_whom_they_help():
     assert with_objective(ours, "mtt").distill.states_offsets
     assert not with_objective(ours, "dm").distill.states_offsets
     assert not with_objective(recipe_from({"distill": {"class_offsets": False}}), "mtt").distill.states_offsets
+
+
+def test_what_was_distilled_from_other_images_lies_elsewhere(tmp_path):
+    ours = opened(tmp_path)
+    theirs = dataclasses.replace(ours, fingerprint="0" * 64)
+    assert sealed_as(ours, "dm") == sealed_as(dataclasses.replace(ours), "dm") != sealed_as(theirs, "dm")

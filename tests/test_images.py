@@ -193,3 +193,17 @@ def test_classes_without_names_are_matched_by_index():
     assert images.in_order_of(("x", "y", "z")).labels.tolist() == [0, 1]
     with pytest.raises(SourceError, match="Found labels up to 1 without class names; expected 0 to 0"):
         images.in_order_of(("x",))
+
+
+def test_a_class_without_images_needs_no_counterpart():
+    images = dataclasses.replace(blank([0, 2, 2], 3), class_names=("b", "nobody's", "a"))
+    assert images.in_order_of(("a", "b")).labels.tolist() == [1, 0, 0]
+
+
+def test_images_are_found_among_others_by_their_pixels_and_their_patients():
+    ours, theirs = films((4, 4), seed=1, grouped=True), films((4, 4), seed=2, grouped=True)
+    alone = dataclasses.replace(ours, groups=None)
+    assert alone.seen_in(theirs) == 0
+    assert alone.take(np.array([1, 5])).seen_in(ours) == 2
+    one_patient = theirs.take(np.array([2]))  # patient 1
+    assert ours.seen_in(one_patient) == 2

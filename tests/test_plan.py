@@ -4,6 +4,7 @@ import pytest
 
 import toys
 from medistill import files, pipeline
+from medistill.buffer import write_trajectory
 from medistill.errors import RecipeError, StorageError
 from medistill.pipeline import open_run
 from medistill.plan import Stage, fitted, plan, refuse_without_room
@@ -28,6 +29,24 @@ def test_the_predicted_disk_is_what_the_buffer_takes(tmp_path: Path) -> None:
     buffer = pipeline.teach(run, toys.Silence())
     taken = sum(path.stat().st_size for path in buffer.folder.rglob("*.safetensors"))
     assert taken == pytest.approx(predicted, rel=0.1)
+
+
+def test_a_teacher_in_training_needs_no_more_room_than_was_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _toy_run(tmp_path)
+    predicted = plan(run)
+    taken = []
+
+    def remember(*arguments: object) -> None:
+        files = [path for path in run.buffer.folder.rglob("*") if path.is_file()]
+        taken.append(sum(path.stat().st_size for path in files))
+        write_trajectory(*arguments)
+
+    monkeypatch.setattr("medistill.teachers.write_trajectory", remember)
+    pipeline.teach(run, toys.Silence())
+    left = sum(path.stat().st_size for path in run.buffer.folder.rglob("*") if path.is_file())
+    assert left < max(taken) <= 1.1 * predicted.disk_bytes
 
 
 def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_begins(

@@ -7,6 +7,7 @@ import torch
 
 import toys
 from medistill.errors import PackageError, RecipeError, SourceError
+from medistill.evaluate import small_arm
 from medistill.images import LabelledImages
 from medistill.jobs import Silence
 from medistill.merge import pooled
@@ -148,6 +149,30 @@ def other(tmp_path: Path, package: Package, **changes: object) -> Package:
         | changes,
     )
     return open_package(tmp_path / "other.medistill", allow_unsigned=True)
+
+
+def test_a_receiver_is_warned_of_judging_on_what_was_learned_from(package: Package) -> None:
+    films, watch = toys.films((6, 6), seed=8), toys.Watch()
+    learned, apart = films.take(np.arange(8)), films.take(np.arange(8, 12))
+    train_on([package], films, "ours", 1, 0, 1, watch, own=learned)
+    assert [said for said in watch.said if said.startswith("8 of the 12 images to judge on are among your own")]
+    silent = toys.Watch()
+    train_on([package], apart, "ours", 1, 0, 1, silent, own=learned)
+    assert silent.said == []
+
+
+def test_a_package_that_states_no_batch_is_seen_whole_and_own_images_in_batches_as_large(
+    package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "medistill.receive.small_arm", lambda recipe, *rest: asked.append(recipe) or small_arm(recipe, *rest)
+    )
+    training = package.manifest.training.model_copy(update={"batch_size": None})
+    stated = replace(package, manifest=package.manifest.model_copy(update={"training": training}))
+    judged = toys.films((20, 20), seed=8)
+    train_on([stated], judged, "ours", 1, 0, 1, Silence(), own=toys.films((30, 30), seed=5))
+    assert asked[0].evaluate.batch_size == len(package.images) == 20
 
 
 def test_several_packages_and_own_images_are_learned_from_together(package: Package, tmp_path: Path) -> None:

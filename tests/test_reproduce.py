@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import toys
 from medistill import pipeline
-from medistill.errors import PackageError
+from medistill.errors import PackageError, SourceError
 from medistill.evidence import Interval
 from medistill.jobs import Silence
 from medistill.package import Package, open_package
@@ -46,3 +47,10 @@ def test_a_package_without_evidence_has_nothing_to_compare_with(tmp_path: Path) 
     bare = pipeline.seal_images(str(films), tmp_path / "bare.medistill", None, 1, 0.01)
     with pytest.raises(PackageError, match="carries no evidence"):
         reproduce(bare, judged(), "ours", 1, 0, 1, Silence())
+
+
+def test_a_figure_over_all_classes_is_not_laid_beside_one_over_some(package: Package) -> None:
+    films = judged()
+    one_class = films.take(np.flatnonzero(films.labels == 0))
+    with pytest.raises(SourceError, match="Found no image of 1 to judge on; expected some of every class"):
+        reproduce(package, one_class, "ours", 3, 0, 1, Silence())

@@ -97,14 +97,24 @@ class LabelledImages:
                     f"for {', '.join(class_names)}. Name the classes, or bring images of these classes alone."
                 )
             return dataclasses.replace(self, class_names=class_names)
-        unknown = sorted(set(self.class_names) - set(class_names))
+        # A class of which there is no image needs no counterpart; its place is read for none.
+        places = {name: index for index, name in enumerate(class_names)}
+        unknown = sorted({self.class_names[label] for label in np.unique(self.labels)} - places.keys())
         if unknown:
             raise SourceError(
                 f"Found the classes {', '.join(unknown)}, which are not among {', '.join(class_names)}. Classes are "
                 "matched by name: rename them, or leave their images out."
             )
-        places = np.array([class_names.index(name) for name in self.class_names], dtype=np.int64)
-        return dataclasses.replace(self, labels=places[self.labels], class_names=class_names)
+        moved = np.array([places.get(name, -1) for name in self.class_names], dtype=np.int64)
+        return dataclasses.replace(self, labels=moved[self.labels], class_names=class_names)
+
+    def seen_in(self, others: "LabelledImages") -> int:
+        """How many of these images are among others, pixel by pixel, or of a group that has images there."""
+        pictures = {image.tobytes() for image in others.pixels}
+        seen = np.array([image.tobytes() in pictures for image in self.pixels], dtype=bool)
+        if self.groups is not None and others.groups is not None:
+            seen |= np.isin(self.groups, others.groups)
+        return int(seen.sum())
 
     def shaped(self, size: int | None, channels: int) -> "LabelledImages":
         """The images at `size` x `size` pixels with `channels` channels.

@@ -52,8 +52,8 @@ def pooled(packages: Sequence[Package], classes: Mapping[str, str] | None = None
         PackageError: they differ in shape, network or formation, one comes twice, or a mapped class is in none of them.
     """
     _refuse(packages, classes or {})
-    renamed = [[(classes or {}).get(old, old) for old in package.class_names] for package in packages]
-    names = tuple(dict.fromkeys(new for of_one in renamed for new in of_one))
+    renamed = _renamed(packages, classes or {})
+    names = pooled_names(packages, classes)
     targets, offsets = [], np.zeros(len(names))
     for package, own in zip(packages, renamed, strict=True):
         matrix = np.zeros((len(own), len(names)), dtype=np.float32)
@@ -80,6 +80,30 @@ def pooled(packages: Sequence[Package], classes: Mapping[str, str] | None = None
     )
 
 
+def pooled_names(packages: Sequence[Package], classes: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """What the classes of packages are called together, in the order in which they bring them; see `pooled`."""
+    return tuple(dict.fromkeys(name for of_one in _renamed(packages, classes or {}) for name in of_one))
+
+
+def refuse_numbered_classes(packages: Sequence[Package], classes: Mapping[str, str] | None = None) -> None:
+    """Refuse to match the classes of several hospitals by their numbers; see `pooled`.
+
+    Raises:
+        PackageError: there are several packages, and one has nothing but numbers for class names.
+    """
+    for package, names in zip(packages, _renamed(packages, classes or {}), strict=True):
+        if len(packages) > 1 and all(name.isdecimal() for name in names):
+            raise PackageError(
+                f"{package.manifest.name}: found the class names {', '.join(names)}, numbers that another hospital may "
+                "have given to other diseases; expected words. Say what they stand for in a CSV: --map."
+            )
+
+
+def _renamed(packages: Sequence[Package], classes: Mapping[str, str]) -> list[list[str]]:
+    """What the classes of each package are called here."""
+    return [[classes.get(name, name) for name in package.class_names] for package in packages]
+
+
 def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[str, str] | None = None) -> Package:
     """Seal the images of several packages in one, unsigned; see `pooled`.
 
@@ -93,11 +117,12 @@ def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[s
             names.
 
     Raises:
-        PackageError: there are fewer than two, they differ in shape, network or formation, one comes twice, or a mapped
-            class is in none of them.
+        PackageError: there are fewer than two, they differ in shape, network or formation, one comes twice, a mapped
+            class is in none of them, or one has nothing but numbers for class names.
     """
     if len(packages) < 2:
         raise PackageError(f"found {len(packages)} package(s); expected two or more to merge.")
+    refuse_numbered_classes(packages, classes)
     found = pooled(packages, classes)
     is_hard = bool(((found.targets == 0) | (found.targets == 1)).all())
     return pack(

@@ -109,7 +109,7 @@ def _card(received: Received) -> Iterator[str]:
         yield f"\nIts batch norm was measured on {received.measured_on} own images.\n"
     if together.training.class_offsets:
         verb = "contain" if received.plain_row else "leave out"
-        yield f"\nIts logits {verb} the class offsets that these state, weighed by their share of the images.\n"
+        yield f"\nIts logits {verb} the class offsets that these state, weighed by the share of their films.\n"
     interval, figure = row.balanced_accuracy_interval, row.balanced_accuracy
     yield f"\nMeasured on {row.split}: {figure.n} such networks reach {figure} % balanced accuracy (95 % interval "
     yield f"{100 * interval.low:.1f} to {100 * interval.high:.1f}), AUC {row.auc} %. This is the first of them, not "

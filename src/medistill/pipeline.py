@@ -155,8 +155,9 @@ def open_run(recipe: Recipe, out: Path) -> Run:
         raise RecipeError("machine.device = 'cuda', but torch finds no GPU here. Leave it out, or say 'cpu'.")
     left_open = {"device": device, "threads": available_cores(), "compiles": can_compile(device)}
     stated = {"machine": left_open | recipe.machine.model_dump(exclude_none=True)}
-    stated |= {name: section.model_dump() for name, section in sections.items()}
-    resolved = recipe_from(recipe.model_dump() | stated)
+    # What the recipe did not say stays unsaid: another number of images a class may ask for another value.
+    stated |= {name: section.model_dump(exclude_unset=True) for name, section in sections.items()}
+    resolved = recipe_from(recipe.model_dump(exclude_unset=True) | stated)
     return Run(resolved, splits, splits.train.transform(), splits.fingerprint(), _identity(splits.test), out)
 
 

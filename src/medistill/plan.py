@@ -35,12 +35,14 @@ _STEPS_TAKEN, _STEPS_TIMED = 2, 7
 
 @dataclass(frozen=True)
 class Stage:
-    """The predicted cost of one stage: seconds on the wall, bytes of memory in all processes, bytes on disk."""
+    """The predicted cost of one stage: seconds on the wall, bytes of memory in all processes, bytes that it leaves on
+    disk, and bytes that are there besides while it runs."""
 
     name: str
     seconds: float
     memory_bytes: int
     disk_bytes: int
+    passing_bytes: int = 0
 
     def times(self, repetitions: int) -> "Stage":
         """The same so many times, one after another."""
@@ -65,8 +67,9 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """What all stages leave on disk."""
-        return sum(stage.disk_bytes for stage in self.stages)
+        """What all stages leave on disk, and the most that any holds there besides."""
+        passing = max((stage.passing_bytes for stage in self.stages), default=0)
+        return sum(stage.disk_bytes for stage in self.stages) + passing
 
 
 def plan(opened: Run) -> Plan:
@@ -145,8 +148,10 @@ def teaching(opened: Run) -> Stage:
     processes = min(opened.processes, buffer.teachers)
     later_bytes = 4 if recipe.teachers.storage == "full" else 2
     per_teacher = size * (4 + later_bytes * buffer.last_epoch)
+    # Until its end a teacher can go on from any epoch: parameters, velocity and average of each are on the disk.
+    in_training = 3 * 4 * size * buffer.last_epoch * processes
     held = held_together(processes, memory, recipe.machine.place)
-    return Stage("teachers", steps * seconds / processes, held, per_teacher * buffer.teachers)
+    return Stage("teachers", steps * seconds / processes, held, per_teacher * buffer.teachers, in_training)
 
 
 def distillation(opened: Run) -> Stage:

@@ -111,6 +111,12 @@ def train_on(
     arm = small_arm(recipe, name, data, other)
     if own is not None:
         arm = replace(arm, sampling="balanced")
+        seen = judged.seen_in(own)
+        if seen:
+            progress.say(
+                f"{seen:,} of the {len(judged):,} images to judge on are among your own to learn from, or of the same "
+                "patients, which flatters every figure."
+            )
     matched = judged.in_order_of(together.class_names)
     network = network_for(recipe, arm.architecture, matched)
     if statistics is not None:
@@ -183,6 +189,7 @@ def _recipe(packages: Sequence[Package], together: Pooled, images: int, networks
     """How the packages ask to be trained on, as a recipe."""
     training = together.training
     digests = "".join(package.digest for package in packages)
+    films = len(together.images) * (training.formation or 1) ** 2
     return Recipe(
         # Other seeds than the maker's, whose networks a receiver would otherwise train again.
         seed=int(digest(digests.encode())[:8], 16) + seed,
@@ -193,7 +200,7 @@ def _recipe(packages: Sequence[Package], together: Pooled, images: int, networks
             networks=networks,
             rates=(training.rate,),
             steps=training.steps,
-            batch_size=training.batch_size or images,
+            batch_size=training.batch_size or films,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
             schedule=training.schedule,

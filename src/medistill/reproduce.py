@@ -8,7 +8,7 @@ less use here, which is worth knowing too.
 
 from dataclasses import dataclass
 
-from medistill.errors import PackageError
+from medistill.errors import PackageError, SourceError
 from medistill.evidence import Row
 from medistill.images import LabelledImages
 from medistill.jobs import Progress
@@ -46,7 +46,8 @@ def reproduce(
 
     Raises:
         PackageError: the package has no evidence to compare with.
-        SourceError: a class of the judged images is not in the package, or there are none.
+        SourceError: a class of the judged images is not in the package, one that its maker measured has none, or there
+            are none at all.
         MatchingError: a network diverged.
     """
     recorded = None if package.utility is None else package.utility.row("distilled")
@@ -54,6 +55,13 @@ def reproduce(
         raise PackageError(
             f"{package.manifest.name} carries no evidence to compare with. Train on it and judge for yourself: "
             "medistill train."
+        )
+    counts = judged.in_order_of(package.class_names).counts
+    counted = zip(package.class_names, counts, strict=True)
+    if missing := [name for name, count in counted if not count and name in recorded.sensitivity]:
+        raise SourceError(
+            f"Found no image of {', '.join(missing)} to judge on; expected some of every class, over which the "
+            "recorded figure is a mean. Name another split, or judge for yourself: medistill train."
         )
     received = train_on([package], judged, split, networks, seed, processes, progress)
     return Reproduction(recorded, received.row)

@@ -64,7 +64,12 @@ def test_the_receiver_verifies_looks_and_trains(products: dict[str, str], place:
     row = json.loads(trained.stdout)
     assert row["accuracy"]["n"] == 5
     assert row["split"] == "test"
-    assert "matched by index" in trained.stderr
+    assert "matched by index: 0 is 0, 1 is 1" in " ".join(trained.stderr.split())
+    (place / "names.csv").write_text("from,to\n0,normal\n1,pneumonia\n")
+    common = ("train", products["package"], "--test", place / "films.npz", "--networks", "1")
+    named = medistill(*common, "--map", place / "names.csv")
+    assert "matched by index: 0 is normal, 1 is pneumonia" in " ".join(named.stderr.split())
+    assert "on 12 images of your own" in named.stdout
     assert shown["manifest"]["training"]["class_offsets"] is not None
     assert row["without_offsets"]["name"] == "distilled (without class offsets)"
     left_out = medistill(
@@ -176,7 +181,12 @@ def test_packages_and_own_images_train_together(products: dict[str, str], place:
     row = json.loads(medistill(*common, "--json").stdout)
     assert (row["name"], row["images"]) == ("distilled-and-own", 28)
     assert "and own ones" in medistill(*common).stdout
-    refused = medistill("train", products["package"], second, *sources, "--allow-unsigned")
+    both = ("train", products["package"], second, *sources, "--allow-unsigned")
+    numbered = medistill(*both)
+    assert numbered.exit_code == 1
+    assert "expected words" in numbered.stderr
+    (tmp_path / "names.csv").write_text("from,to\n0,normal\n1,pneumonia\n")
+    refused = medistill(*both, "--map", tmp_path / "names.csv")
     assert refused.exit_code == 1
     assert "differ in" in refused.stderr
     wrong = medistill(*common, "--network", "resnet50")
@@ -202,6 +212,7 @@ def test_batch_norm_is_measured_on_own_images_or_a_note_says_why_it_should(
 def test_reproduce_tells_both_figures_and_ends_with_the_verdict(products: dict[str, str], place: Path) -> None:
     common = ("reproduce", products["package"], "--test", f"{place / 'films.npz'}#val", "--networks", "3")
     told = medistill(*common, "--json")
+    assert "matched by index" in told.stderr
     answer = json.loads(told.stdout)
     assert told.exit_code == (0 if answer["agrees"] else 1)
     assert answer["recorded"]["split"] == "validation"

@@ -104,6 +104,17 @@ def test_a_card_warns_where_real_images_may_show(tmp_path: Path) -> None:
     assert LEAKS not in entries(tmp_path)["README.md"].decode()
 
 
+def test_nothing_is_claimed_of_images_that_may_show_patients(tmp_path: Path) -> None:
+    provenance = contents()["provenance"]
+    leaking = provenance.model_copy(update={"leaks_real_images": True})
+    for given, claims in ((provenance, True), (leaking, False)):
+        files = entries(tmp_path, provenance=given)
+        collection = json.loads(files["croissant.json"])["rai:dataCollection"]
+        assert ("No image was taken of a patient" in collection) == claims
+        for name in ("README.md", "croissant.json"):
+            assert ("synthetic images" in files[name].decode()) == claims
+
+
 def test_the_schema_is_the_writers() -> None:
     # Where it is red: SCHEMA.write_text(json.dumps(Manifest.model_json_schema(), indent=1) + "\n")
     assert json.loads(SCHEMA.read_text()) == Manifest.model_json_schema()

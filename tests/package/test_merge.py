@@ -172,3 +172,11 @@ def test_odd_but_valid_statements_are_refused_and_not_raised(tmp_path):
     long = package(tmp_path, "long", provenance=wordy, inner_rate=0.7)
     merged = merge((long, package(tmp_path, "short", inner_rate=0.8)), tmp_path / "y.medistill", "y")
     assert len(merged.manifest.provenance.method) <= 200
+
+
+def test_classes_that_go_by_numbers_are_not_matched_until_they_are_named(tmp_path):
+    numbers = [package(tmp_path, name, class_names=("0", "1")) for name in ("first", "second")]
+    with pytest.raises(PackageError, match="first: found the class names 0, 1, numbers that another hospital"):
+        merge(numbers, tmp_path / "both.medistill", "both")
+    named = merge(numbers, tmp_path / "both.medistill", "both", {"0": "normal", "1": "pneumonia"})
+    assert named.class_names == ("normal", "pneumonia")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from medistill.errors import SourceError
 from medistill.recipe import SourceSettings
-from medistill.sources import read_part, read_source
+from medistill.sources import read_judged, read_part, read_source
 
 
 def pair(split: str, n: int, seed: int, size: int = 16, classes: int = 2) -> dict[str, np.ndarray]:
@@ -19,7 +19,9 @@ def pair(split: str, n: int, seed: int, size: int = 16, classes: int = 2) -> dic
 
 def saved(folder: Path, *pairs: dict[str, np.ndarray]) -> str:
     path = folder / "films.npz"
-    np.savez(path, **{key: value for arrays in pairs for key, value in arrays.items()})
+    arrays = {key: value for given in pairs for key, value in given.items()}
+    classes = max(value.max() for key, value in arrays.items() if key.endswith("labels")) + 1
+    np.savez(path, class_names=np.array(list("abcdef"[:classes])), **arrays)
     return str(path)
 
 
@@ -111,10 +113,10 @@ def test_files_and_arrays_are_resized_by_the_same_rule(tmp_path):
 def test_a_class_absent_from_test_is_noted_and_absent_from_train_is_refused(tmp_path):
     source = saved(tmp_path, pair("train", 21, 0, classes=3), pair("val", 21, 1, classes=3), pair("test", 4, 2))
     assert read_source(SourceSettings(path=source)).notes == (
-        "The test split has no image of 2: nothing is measured for it there.",
+        "The test split has no image of c: nothing is measured for it there.",
     )
     source = saved(tmp_path, pair("train", 20, 0), pair("val", 21, 1, classes=3))
-    with pytest.raises(SourceError, match="no training image of class 2"):
+    with pytest.raises(SourceError, match="no training image of class c"):
         read_source(SourceSettings(path=source))
 
 
@@ -131,7 +133,7 @@ def test_a_source_without_training_images_is_refused(tmp_path):
 
 
 def test_a_class_too_small_to_cut_is_refused(tmp_path):
-    with pytest.raises(SourceError, match="Class 1 has 1 image"):
+    with pytest.raises(SourceError, match="Class b has 1 image"):
         read_source(SourceSettings(path=saved(tmp_path, pair("train", 3, 0))))
 
 
@@ -153,6 +155,18 @@ def test_a_part_is_named_behind_a_hash_and_no_name_means_all(tmp_path):
         10,
     ]
     assert read_part(f"{source}#test", 8, 3).pixels.shape == (10, 3, 8, 8)
+
+
+def test_networks_are_judged_on_the_split_that_is_named_or_else_on_test_or_else_on_all(tmp_path):
+    source = saved(tmp_path, pair("train", 20, 0), pair("val", 8, 1), pair("test", 10, 2))
+    found = {name: read_judged(f"{source}{name}", 16, 1) for name in ("", "#val", "#train")}
+    assert {name: (len(images), called) for name, (images, called) in found.items()} == {
+        "": (10, "test"),
+        "#val": (8, "validation"),
+        "#train": (20, "train"),
+    }
+    images, called = read_judged(saved(tmp_path, pair("train", 20, 0), pair("val", 8, 1)), 16, 1)
+    assert (len(images), called) == (28, "all")
 
 
 def test_a_run_on_one_split_cuts_the_others_off_it(tmp_path):
@@ -208,3 +222,9 @@ def test_patients_on_both_sides_of_a_given_cut_are_noted(tmp_path: Path) -> None
     (tmp_path / "films.csv").write_text("\n".join(lines))
     splits = read_source(SourceSettings(path=str(tmp_path / "films.csv")))
     assert any("1 patients or groups have images in more than one split" in note for note in splits.notes)
+
+
+def test_classes_that_go_by_numbers_are_noted(tmp_path: Path) -> None:
+    np.savez(tmp_path / "films.npz", **pair("train", 20, 0), **pair("val", 8, 1), **pair("test", 4, 2))
+    (note,) = read_source(SourceSettings(path=str(tmp_path / "films.npz"))).notes
+    assert note.startswith("The source has no class names, so classes go by their numbers")

@@ -79,7 +79,9 @@ def show(
 @console.reported
 def train(
     packages: Annotated[list[Path], typer.Argument(help="One or more .medistill files.", show_default=False)],
-    test: Annotated[str, typer.Option("--test", help="Your own labelled images (npz, folder, zip, csv; #split).")],
+    test: Annotated[
+        str, typer.Option("--test", help="Your own labelled images (npz, folder, zip, csv; #split or the split test).")
+    ],
     own: Annotated[
         str | None,
         typer.Option("--with", help="Labelled images of your own to train on besides.", show_default=False),
@@ -126,11 +128,11 @@ def train(
     Example: medistill train st-marys.medistill --network resnet18bn --statistics ours.npz#train --test ours.npz#test
     """
     from medistill.jobs import available_cores, keep_freed_memory
-    from medistill.merge import read_mapping
+    from medistill.merge import pooled_names, read_mapping, refuse_numbered_classes
     from medistill.model import check_saving, save_model
     from medistill.receive import train_on
     from medistill.recipe import ARCHITECTURES
-    from medistill.sources import read_part, split_off
+    from medistill.sources import read_judged, read_part
 
     architecture = next((name for name in ARCHITECTURES if name == network), None)
     if network is not None and architecture is None:
@@ -145,19 +147,17 @@ def train(
     keep_freed_memory()
     opened = _all_opened(packages, allow_unsigned, require_trusted)
     form = opened[0].manifest.images
-    judged = read_part(test, form.height, form.channels)
+    judged, split = read_judged(test, form.height, form.channels)
     ours = None if own is None else read_part(own, form.height, form.channels, default="train")
     statistics = None if measured is None else read_part(measured, form.height, form.channels, default="train")
-    if not judged.named or not (ours is None or ours.named):
-        console.err.print("warning: your images have no class names, so classes are matched by index: ", end="")
-        named = ", ".join(f"{index} is {name}" for index, name in enumerate(opened[0].class_names))
-        console.err.print(named)
-    _, split = split_off(test)
     mapping = None if classes is None else read_mapping(classes)
+    refuse_numbered_classes(opened, mapping)
+    if not judged.named or not (ours is None or ours.named):
+        _say_indices(pooled_names(opened, mapping))
     with console.Bar() as bar:
         cores = available_cores()
         received = train_on(
-            opened, judged, split or "all", networks, seed, cores, bar, ours, mapping, architecture, offsets, statistics
+            opened, judged, split, networks, seed, cores, bar, ours, mapping, architecture, offsets, statistics
         )
     if save is not None:
         save_model(received, save)
@@ -171,7 +171,10 @@ def train(
 @console.reported
 def reproduce(
     package: PackageFile,
-    test: Annotated[str, typer.Option("--test", help="Labelled images to judge on (npz, folder, zip, csv; #split).")],
+    test: Annotated[
+        str,
+        typer.Option("--test", help="Labelled images to judge on (npz, folder, zip, csv; #split or the split test)."),
+    ],
     networks: Annotated[
         int, typer.Option("--networks", help="How many fresh networks; of two, nothing can be said.", min=3)
     ] = 5,
@@ -188,15 +191,16 @@ def reproduce(
     """
     from medistill.jobs import available_cores, keep_freed_memory
     from medistill.reproduce import reproduce as repeat
-    from medistill.sources import read_part, split_off
+    from medistill.sources import read_judged
 
     keep_freed_memory()
     (opened,) = _all_opened([package], allow_unsigned, require_trusted)
     form = opened.manifest.images
-    judged = read_part(test, form.height, form.channels)
-    _, split = split_off(test)
+    judged, split = read_judged(test, form.height, form.channels)
+    if not judged.named:
+        _say_indices(opened.class_names)
     with console.Bar() as bar:
-        found = repeat(opened, judged, split or "all", networks, seed, available_cores(), bar)
+        found = repeat(opened, judged, split, networks, seed, available_cores(), bar)
     if json:
         rows = {"recorded": found.recorded.model_dump(mode="json"), "found": found.found.model_dump(mode="json")}
         console.print_json({"agrees": found.agrees} | rows)
@@ -364,6 +368,12 @@ def _say_who(signer: _Signer) -> None:
             f"{signer.name}, as anybody can. Compare this fingerprint with them, then: medistill keys trust THEIR.pub\n"
             f"  {signer.fingerprint}",
         )
+
+
+def _say_indices(class_names: tuple[str, ...]) -> None:
+    """Say how images without class names are understood."""
+    named = ", ".join(f"{index} is {name}" for index, name in enumerate(class_names))
+    console.err.print(f"warning: your images have no class names, so classes are matched by index: {named}")
 
 
 def _print_summary(package: "Package") -> None:

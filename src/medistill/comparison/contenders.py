@@ -15,6 +15,7 @@ from medistill.comparison.question import METHODS, OBJECTIVES, Question, with_ob
 from medistill.errors import MatchingError
 from medistill.evaluate import Arm, RandomImages, Training, full_arms, network_for, small_arm, train_all
 from medistill.evidence import Pretrained, Protocol
+from medistill.files import digest
 from medistill.images import png_bytes
 from medistill.jobs import Progress
 from medistill.networks import Timm
@@ -239,7 +240,7 @@ def check_transfer(opened: Run, question: Question) -> None:
 def sealed_as(seeded: Run, objective: Objective) -> Path:
     """Where the package of one objective, budget and seed lies."""
     recipe = seeded.recipe
-    # With its digest: after a change of settings nobody takes the images of one recipe for those of another.
-    told = recipe.digest()[:8]
+    # After a change of settings or images nobody takes what was distilled before for what is asked now.
+    told = digest(f"{recipe.digest()} {seeded.fingerprint}".encode())[:8]
     name = f"{recipe.name}-{objective}-ipc{recipe.distill.ipc}-seed{recipe.seed}-{told}.medistill"
     return seeded.out / "packages" / name

@@ -14,7 +14,7 @@ from typing import Any
 
 from medistill.files import digest
 from medistill.package import medmnist, previews, tensors
-from medistill.package.manifest import Manifest, Terms, Training
+from medistill.package.manifest import Manifest, Provenance, Terms, Training
 
 CARD, LICENSE, AGREEMENT, CROISSANT = "README.md", "LICENSE", "DUA.md", "croissant.json"
 LEAKS = "Warning: these images may show real patients. Treat them like the patients' images themselves."
@@ -54,7 +54,7 @@ def card(said: Manifest, images: int, where: str) -> Iterator[str]:
     yield f"    path: {where}\n---\n\n# {escaped(said.name)}\n\n"
     if made.leaks_real_images:
         yield f"**{LEAKS}**\n\n"
-    yield f"{images} synthetic images, {escaped(made.method)}, begun from {made.start}. {made.privacy} They teach "
+    yield f"{images} {_kind(made)}, {escaped(made.method)}, begun from {made.start}. {made.privacy} They teach "
     yield "networks; they are not films to read a diagnosis from.\n\n| label | class |\n|---|---|\n"
     yield from (f"| {index} | {escaped(name)} |\n" for index, name in enumerate(said.classes))
     mean, std = list(said.transform.mean), list(said.transform.std)
@@ -141,6 +141,16 @@ def _conditions(terms: Terms) -> list[dict[str, str]]:
     ]
 
 
+def _kind(made: Provenance) -> str:
+    return "images" if made.leaks_real_images else "synthetic images"
+
+
+def _collection(made: Provenance) -> str:
+    """How the images came about; of those that may show patients nothing is claimed."""
+    of_nobody = "" if made.leaks_real_images else " No image was taken of a patient."
+    return f"Made by {made.method}, begun from {made.start}.{of_nobody}"
+
+
 def _croissant(said: Manifest, files: Mapping[str, bytes]) -> dict[str, Any]:
     """The description that catalogues read."""
     made = said.provenance
@@ -152,13 +162,13 @@ def _croissant(said: Manifest, files: Mapping[str, bytes]) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": said.name,
-        "description": f"{said.images.count} synthetic images of {len(said.classes)} classes. {made.privacy}",
+        "description": f"{said.images.count} {_kind(made)} of {len(said.classes)} classes. {made.privacy}",
         "url": f"urn:sha256:{digest(files[tensors.PATH])}",
         "license": AGREEMENT,
         "creator": {"@type": "sc:Organization", "name": holder},
         "usageInfo": _conditions(said.terms),
         "isLiveDataset": False,
-        "rai:dataCollection": f"Made by {made.method}, begun from {made.start}. No image was taken of a patient.",
+        "rai:dataCollection": _collection(made),
         "rai:personalSensitiveInformation": LEAKS if made.leaks_real_images else made.privacy,
         "rai:dataUseCases": "Training of classifiers. Not for diagnosis from the images themselves.",
         "prov:wasDerivedFrom": derived | {"prov:label": "a private collection of labelled medical images"},

@@ -17,7 +17,7 @@ from medistill.sources.found import ALL, SPLITS, Found
 from medistill.sources.inspection import Inspection, inspect_source
 from medistill.sources.opening import open_source, split_off
 
-__all__ = ["Inspection", "inspect_source", "read_part", "read_source", "split_off"]
+__all__ = ["Inspection", "inspect_source", "read_judged", "read_part", "read_source", "split_off"]
 
 _CUT_SEED = 0
 """Fixed on purpose: which images are tested on must not depend on a recipe's seed."""
@@ -61,6 +61,11 @@ def read_source(settings: SourceSettings) -> Splits:
                 "Add images or remove the class from the other splits."
             )
     notes = [*found.notes, *_unused(found, used)]
+    if not found.named:
+        notes.append(
+            "The source has no class names, so classes go by their numbers, which mean nothing elsewhere: add them "
+            "(to an .npz as an array class_names) before you share a package."
+        )
     for name, fraction in (("test", settings.test_fraction), ("validation", settings.validation_fraction)):
         if name not in parts:
             train, parts[name] = cut(train, fraction, _CUT_SEED)
@@ -92,6 +97,24 @@ def read_part(source: str, size: int | None, channels: int, default: str | None 
     found = open_source(source, size, channels)
     chosen = [default] if default in found.parts else list(found.parts)
     return joined(list(found.labelled(chosen, size, channels).values()))
+
+
+def read_judged(source: str, size: int | None, channels: int) -> tuple[LabelledImages, str]:
+    """Read what networks are judged on, and say what it is called: the split that is named, otherwise `test` where the
+    source has it, otherwise all images.
+
+    Args:
+        source: the path and the split, see `read_part`.
+        size: height and width of the result in pixels, or None to keep the one size that all images have.
+        channels: 1 or 3.
+
+    Raises:
+        SourceError: the source cannot be read or has no such split.
+    """
+    found = open_source(source, size, channels)
+    chosen = ["test"] if "test" in found.parts else list(found.parts)
+    images = joined(list(found.labelled(chosen, size, channels).values()))
+    return images, chosen[0] if len(chosen) == 1 else ALL
 
 
 def _crossing(splits: Splits) -> list[str]:
