@@ -111,7 +111,7 @@ class Training(Part):
 
     Attributes:
         network: the architecture, width and depth that the images were made with and judged on.
-        batch_size: synthetic images a step, or None for all of them.
+        batch_size: films a step, or None for all of them.
         rate: learning rate with which these settings were judged.
         schedule: how the rate changes over the steps, for instance "constant" or "cosine".
         inner_rate_learned: False where `inner_rate` was merely chosen.
