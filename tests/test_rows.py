@@ -43,8 +43,9 @@ def test_every_cell_has_one_key_and_a_recipe_that_is_allowed(monkeypatch: pytest
         recipe = rows._recipe(cell, Path("data"), {})
         assert recipe.seed == cell.seed
         assert recipe.distill.ipc == max(cell.ipc, 1)
-        ours = rows._recipe(rows.Cell(cell.images, 1, "ours", 0), Path("data"), {})
-        assert _inner_steps(recipe) == _inner_steps(ours), "methods take as many steps of a student, all in all"
+        if cell.is_distilled and cell.method != "ours-twenty-steps":  # which had as many at every number of images
+            ours = rows._recipe(rows.Cell(cell.images, cell.ipc, "ours", 0), Path("data"), {})
+            assert _inner_steps(recipe) == _inner_steps(ours), "methods take as many steps of a student, all in all"
 
 
 def _inner_steps(recipe: Recipe) -> int:

@@ -18,7 +18,7 @@ from medistill.package import Package
 from medistill.package.tensors import HardOrSoft, Images
 
 WINDOW = "window 0 to 1: darker and brighter values are clipped"
-MAX_COLUMNS = 20
+MAX_COLUMNS = 24  # twenty a class, and what learned labels have moved to another
 MAX_CLASSES = 40
 
 _TILE = 72
@@ -41,7 +41,7 @@ def contact_sheet(
 ) -> bytes:
     """Draw synthetic images as a PNG, a row for each class, the same bytes for the same images.
 
-    At most 20 images of a class and 40 classes are drawn; the caption says how many of how many.
+    At most 24 images of a class and 40 classes are drawn; the caption says how many of how many.
 
     Args:
         images: intensities [image, channel, height, width], 0 black and 1 white, grey or RGB.
