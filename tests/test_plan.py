@@ -92,6 +92,17 @@ def test_a_budget_is_met_by_fewer_processes_then_less_kept_then_fewer_images_at_
 
 
 @pytest.mark.usefixtures("made_up_costs")
+def test_a_distillation_that_was_begun_is_gone_on_with_whatever_memory_measures_now(tmp_path: Path) -> None:
+    asked = _toy_run(tmp_path, **{"machine.processes": 1, "teachers.count": 4, "distill.ipc": 6})
+    begun, _ = fitted(asked, 135 * MEGABYTE)
+    assert begun.recipe.distill.micro_batch == 3
+    assert fitted(asked, 165 * MEGABYTE)[0].recipe.distill.micro_batch == 6
+    begun.distillation.mkdir(parents=True)
+    again, _ = fitted(asked, 165 * MEGABYTE)
+    assert again.distillation == begun.distillation
+
+
+@pytest.mark.usefixtures("made_up_costs")
 @pytest.mark.parametrize(("megabytes", "stage"), [(99, "teachers"), (105, "distill")])
 def test_a_budget_that_nothing_meets_is_refused_with_the_stage_that_breaks_it(
     tmp_path: Path, megabytes: int, stage: str

@@ -17,7 +17,6 @@ import torch
 from medistill.errors import RecipeError, StorageError
 from medistill.evaluate import network_of, standard_arms
 from medistill.files import free_bytes
-from medistill.images import LabelledImages
 from medistill.jobs import Tick, run_jobs
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
 from medistill.matching.trajectory import trajectory_distance
@@ -94,20 +93,32 @@ def fitted(opened: Run, budget: int) -> tuple[Run, Plan]:
                 raise _does_not_fit(cost, budget)
             opened = _changed(opened, "machine", processes=fewer)
     asked_mb = opened.recipe.machine.keep_mb
-    opened = _changed(opened, "machine", keep_mb=0)
+    opened = _as_begun(_changed(opened, "machine", keep_mb=0))
     while (cost := distillation(opened)).memory_bytes > budget:
-        at_a_time = _images_at_a_time(opened.recipe, opened.splits.train)
-        if at_a_time == 1:
+        fewer_at_a_time = _halved(opened)
+        if fewer_at_a_time is None:
             raise _does_not_fit(cost, budget)
-        opened = _changed(opened, "distill", micro_batch=math.ceil(at_a_time / 2))
+        opened = fewer_at_a_time
     room_mb = (budget - cost.memory_bytes) // 2**20
     opened = _changed(opened, "machine", keep_mb=min(asked_mb, room_mb))
     return opened, plan(opened)
 
 
-def _images_at_a_time(recipe: Recipe, real: LabelledImages) -> int:
-    images = recipe.distill.ipc * recipe.distill.formation**2 * len(real.class_names)
-    return min(each for each in (images, recipe.distill.batch_size, recipe.distill.micro_batch) if each is not None)
+def _as_begun(opened: Run) -> Run:
+    """The run with the micro-batch of a distillation that an earlier call began: memory is never measured twice alike,
+    and where it is near the budget another choice would begin anew."""
+    candidate: Run | None = opened
+    while candidate is not None and not candidate.distillation.exists():
+        candidate = _halved(candidate)
+    return candidate or opened
+
+
+def _halved(opened: Run) -> Run | None:
+    """The run with half as many images at a time; None where it is one already."""
+    settings, classes = opened.recipe.distill, len(opened.splits.train.class_names)
+    images = settings.ipc * settings.formation**2 * classes
+    at_a_time = min(each for each in (images, settings.batch_size, settings.micro_batch) if each is not None)
+    return None if at_a_time == 1 else _changed(opened, "distill", micro_batch=math.ceil(at_a_time / 2))
 
 
 def _changed(opened: Run, section: str, **settings: int) -> Run:
