@@ -60,7 +60,7 @@ def test_the_card_says_what_it_saw_and_what_it_is_not_for(received: Received, tm
     save_model(received, tmp_path / "model")
     card = (tmp_path / "model/README.md").read_text()
     assert "not for diagnosis" in card
-    assert "40 own ones" in card
+    assert "Trained on 40 images of the receiver's own and" in card
     assert "Its logits contain the class offsets" in card
     assert received.digests[0] in card
     assert "0. 0\n1. 1\n" in card

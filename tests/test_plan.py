@@ -35,7 +35,7 @@ def test_a_teacher_in_training_needs_no_more_room_than_was_predicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = _toy_run(tmp_path)
-    predicted = plan(run)
+    predicted = plan(run).stages[0]
     taken = []
 
     def remember(*arguments: object) -> None:
@@ -45,8 +45,8 @@ def test_a_teacher_in_training_needs_no_more_room_than_was_predicted(
 
     monkeypatch.setattr("medistill.teachers.write_trajectory", remember)
     pipeline.teach(run, toys.Silence())
-    left = sum(path.stat().st_size for path in run.buffer.folder.rglob("*") if path.is_file())
-    assert left < max(taken) <= 1.1 * predicted.disk_bytes
+    assert predicted.disk_bytes < max(taken) <= 1.1 * (predicted.disk_bytes + predicted.passing_bytes)
+    assert plan(run).stages[0].passing_bytes == 0, "nothing is left to train"
 
 
 def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_begins(

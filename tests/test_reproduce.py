@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,5 +53,10 @@ def test_a_package_without_evidence_has_nothing_to_compare_with(tmp_path: Path) 
 def test_a_figure_over_all_classes_is_not_laid_beside_one_over_some(package: Package) -> None:
     films = judged()
     one_class = films.take(np.flatnonzero(films.labels == 0))
-    with pytest.raises(SourceError, match="Found no image of 1 to judge on; expected some of every class"):
+    with pytest.raises(SourceError, match="Found images of 0 to judge on; expected of 0, 1, over which"):
         reproduce(package, one_class, "ours", 3, 0, 1, Silence())
+    row = package.utility.row("distilled")
+    of_one = row.model_copy(update={"sensitivity": {"1": row.sensitivity["1"]}})
+    measured = replace(package, utility=package.utility.model_copy(update={"rows": (of_one,)}))
+    with pytest.raises(SourceError, match="Found images of 0, 1 to judge on; expected of 1, over which"):
+        reproduce(measured, films, "ours", 3, 0, 1, Silence())

@@ -89,13 +89,14 @@ def refuse_numbered_classes(packages: Sequence[Package], classes: Mapping[str, s
     """Refuse to match the classes of several hospitals by their numbers; see `pooled`.
 
     Raises:
-        PackageError: there are several packages, and one has nothing but numbers for class names.
+        PackageError: there are several packages, and one has a number for a class name.
     """
     for package, names in zip(packages, _renamed(packages, classes or {}), strict=True):
-        if len(packages) > 1 and all(name.isdecimal() for name in names):
+        if len(packages) > 1 and any(name.isdecimal() for name in names):
             raise PackageError(
-                f"{package.manifest.name}: found the class names {', '.join(names)}, numbers that another hospital may "
-                "have given to other diseases; expected words. Say what they stand for in a CSV: --map."
+                f"{package.manifest.name}: found the class names {', '.join(names)}, with numbers that another "
+                "hospital may have given to other diseases; expected words. Where they mean the same in all packages, "
+                "say what in a CSV: --map. Otherwise ask their makers to seal them with names."
             )
 
 
@@ -118,7 +119,7 @@ def merge(packages: Sequence[Package], path: Path, name: str, classes: Mapping[s
 
     Raises:
         PackageError: there are fewer than two, they differ in shape, network or formation, one comes twice, a mapped
-            class is in none of them, or one has nothing but numbers for class names.
+            class is in none of them, or one has a number for a class name.
     """
     if len(packages) < 2:
         raise PackageError(f"found {len(packages)} package(s); expected two or more to merge.")

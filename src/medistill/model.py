@@ -97,13 +97,13 @@ def _card(received: Received) -> Iterator[str]:
     """What somebody must know who finds the file."""
     together, row = received.together, received.row
     channels, height, width = together.images.shape[1:]
-    yield "# A classifier trained on distilled images\n\nNot a medical device, and not for diagnosis.\n\n"
+    yield "# A classifier trained on packages of images\n\nNot a medical device, and not for diagnosis.\n\n"
     yield f"Input: intensities from 0 (black) to 1 (white), float32 [n, {channels}, {height}, {width}]; normalization "
     yield "is inside. Output: a probability for each class, in this order:\n\n"
     yield from (f"{index}. {escaped(name)}\n" for index, name in enumerate(together.class_names))
-    yield f"\nNetwork: {row.architecture}. Trained on {len(together.images)} synthetic images"
-    yield f" and {received.own_images} own ones" if received.own_images else ""
-    yield ", from the packages with SHA-256\n\n"
+    yield f"\nNetwork: {row.architecture}. Trained on "
+    yield f"{received.own_images} images of the receiver's own and " if received.own_images else ""
+    yield f"{len(together.images)} from the packages with SHA-256\n\n"
     yield from (f"- `{digest}`\n" for digest in received.digests)
     if received.measured_on:
         yield f"\nIts batch norm was measured on {received.measured_on} own images.\n"

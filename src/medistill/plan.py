@@ -160,7 +160,7 @@ def teaching(opened: Run) -> Stage:
     later_bytes = 4 if recipe.teachers.storage == "full" else 2
     per_teacher = size * (4 + later_bytes * buffer.last_epoch)
     # Until its end a teacher can go on from any epoch: parameters, velocity and average of each are on the disk.
-    in_training = 3 * 4 * size * buffer.last_epoch * processes
+    in_training = 3 * 4 * size * buffer.last_epoch * min(processes, len(buffer.missing()))
     held = held_together(processes, memory, recipe.machine.place)
     return Stage("teachers", steps * seconds / processes, held, per_teacher * buffer.teachers, in_training)
 

@@ -125,7 +125,7 @@ class TeacherSettings(Section):
 class DistillSettings(Section):
     """The outer loop, the inner loop and what is matched.
 
-    There are `outer_steps` of them, not said ten for each image of a class and 100 at least: with a hundred, sets of
+    The outer loop takes `outer_steps`, not said ten for each image of a class and 100 at least: with a hundred, sets of
     twenty had not learned all they could (docs/log.md). A student starts at an epoch from `min_start_epoch` to
     `max_start_epoch`, which in a recipe that does not say it is the last from which teachers go on for `expert_epochs`;
     with `window_steps`, the latter is reached after so many outer steps, in a straight line from

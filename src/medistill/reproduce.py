@@ -46,8 +46,7 @@ def reproduce(
 
     Raises:
         PackageError: the package has no evidence to compare with.
-        SourceError: a class of the judged images is not in the package, one that its maker measured has none, or there
-            are none at all.
+        SourceError: the judged images are of other classes than its maker's.
         MatchingError: a network diverged.
     """
     recorded = None if package.utility is None else package.utility.row("distilled")
@@ -56,12 +55,12 @@ def reproduce(
             f"{package.manifest.name} carries no evidence to compare with. Train on it and judge for yourself: "
             "medistill train."
         )
-    counts = judged.in_order_of(package.class_names).counts
-    counted = zip(package.class_names, counts, strict=True)
-    if missing := [name for name, count in counted if not count and name in recorded.sensitivity]:
+    counted = zip(package.class_names, judged.in_order_of(package.class_names).counts, strict=True)
+    found = {name for name, count in counted if count}
+    if found != recorded.sensitivity.keys():
         raise SourceError(
-            f"Found no image of {', '.join(missing)} to judge on; expected some of every class, over which the "
-            "recorded figure is a mean. Name another split, or judge for yourself: medistill train."
+            f"Found images of {', '.join(sorted(found))} to judge on; expected of {', '.join(recorded.sensitivity)}, "
+            "over which the recorded figure is a mean. Name another split, or judge for yourself: medistill train."
         )
     received = train_on([package], judged, split, networks, seed, processes, progress)
     return Reproduction(recorded, received.row)

@@ -113,6 +113,7 @@ def test_nothing_is_claimed_of_images_that_may_show_patients(tmp_path: Path) -> 
         assert ("No image was taken of a patient" in collection) == claims
         for name in ("README.md", "croissant.json"):
             assert ("synthetic images" in files[name].decode()) == claims
+        assert ("\n- synthetic\n" in files["README.md"].decode()) == claims
 
 
 def test_the_schema_is_the_writers() -> None:

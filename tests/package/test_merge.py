@@ -176,7 +176,8 @@ def test_odd_but_valid_statements_are_refused_and_not_raised(tmp_path):
 
 def test_classes_that_go_by_numbers_are_not_matched_until_they_are_named(tmp_path):
     numbers = [package(tmp_path, name, class_names=("0", "1")) for name in ("first", "second")]
-    with pytest.raises(PackageError, match="first: found the class names 0, 1, numbers that another hospital"):
-        merge(numbers, tmp_path / "both.medistill", "both")
+    for mapping, said in (({}, "0, 1"), ({"0": "normal"}, "normal, 1")):
+        with pytest.raises(PackageError, match=f"first: found the class names {said}, with numbers that another"):
+            merge(numbers, tmp_path / "both.medistill", "both", mapping)
     named = merge(numbers, tmp_path / "both.medistill", "both", {"0": "normal", "1": "pneumonia"})
     assert named.class_names == ("normal", "pneumonia")

@@ -330,7 +330,7 @@ def show_plan(predicted: "Plan", json: bool) -> None:
             stage.name,
             duration(stage.seconds),
             size(stage.memory_bytes),
-            size(stage.disk_bytes),
+            size(stage.disk_bytes + stage.passing_bytes),
         )
     table.add_row(
         "all",

@@ -80,7 +80,8 @@ def show(
 def train(
     packages: Annotated[list[Path], typer.Argument(help="One or more .medistill files.", show_default=False)],
     test: Annotated[
-        str, typer.Option("--test", help="Your own labelled images (npz, folder, zip, csv; #split or the split test).")
+        str,
+        typer.Option("--test", help="Your own labelled images (npz, folder, zip, csv; #split, else the split test)."),
     ],
     own: Annotated[
         str | None,
@@ -173,7 +174,9 @@ def reproduce(
     package: PackageFile,
     test: Annotated[
         str,
-        typer.Option("--test", help="Labelled images to judge on (npz, folder, zip, csv; #split or the split test)."),
+        typer.Option(
+            "--test", help="Labelled images to judge on (npz, folder, zip, csv; #split, else the split test)."
+        ),
     ],
     networks: Annotated[
         int, typer.Option("--networks", help="How many fresh networks; of two, nothing can be said.", min=3)
@@ -377,14 +380,14 @@ def _say_indices(class_names: tuple[str, ...]) -> None:
 
 
 def _print_summary(package: "Package") -> None:
-    from medistill.package.documents import in_a_sentence, lean
+    from medistill.package.documents import in_a_sentence, lean, what_images
 
     manifest = package.manifest
     form, made = manifest.images, manifest.provenance
     formation = manifest.training.formation
     films = f"{formation} x {formation} films in each, " if formation else ""
     lines = [
-        f"{manifest.name}: {form.count} synthetic images, {form.channels} x {form.height} x {form.width}, "
+        f"{manifest.name}: {form.count} {what_images(made)}s, {form.channels} x {form.height} x {form.width}, "
         f"{films}{form.labels} labels",
         f"classes: {', '.join(package.class_names)}",
         f"made by: {made.method}, begun from {made.start}",

@@ -49,12 +49,13 @@ def card(said: Manifest, images: int, where: str) -> Iterator[str]:
     """
     made = said.provenance
     yield f"---\npretty_name: {json.dumps(said.name)}\nlicense: other\nlicense_name: data-use-agreement\n"
-    yield f"license_link: {AGREEMENT}\ntask_categories:\n- image-classification\ntags:\n- medical\n- synthetic\n"
+    yield f"license_link: {AGREEMENT}\ntask_categories:\n- image-classification\ntags:\n- medical\n"
+    yield "" if made.leaks_real_images else "- synthetic\n"
     yield "- dataset-distillation\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
     yield f"    path: {where}\n---\n\n# {escaped(said.name)}\n\n"
     if made.leaks_real_images:
         yield f"**{LEAKS}**\n\n"
-    yield f"{images} {_kind(made)}, {escaped(made.method)}, begun from {made.start}. {made.privacy} They teach "
+    yield f"{images} {what_images(made)}s, {escaped(made.method)}, begun from {made.start}. {made.privacy} They teach "
     yield "networks; they are not films to read a diagnosis from.\n\n| label | class |\n|---|---|\n"
     yield from (f"| {index} | {escaped(name)} |\n" for index, name in enumerate(said.classes))
     mean, std = list(said.transform.mean), list(said.transform.std)
@@ -66,6 +67,11 @@ def card(said: Manifest, images: int, where: str) -> Iterator[str]:
     if said.training.class_offsets is not None:
         yield f"{lean(said.training)}\n"
     yield f"\n## Terms of use\n\n{_use(said.terms)}\n"
+
+
+def what_images(made: Provenance) -> str:
+    """What one of the images is called: not synthetic where it may be a real one."""
+    return "image" if made.leaks_real_images else "synthetic image"
 
 
 def lean(training: Training) -> str:
@@ -141,10 +147,6 @@ def _conditions(terms: Terms) -> list[dict[str, str]]:
     ]
 
 
-def _kind(made: Provenance) -> str:
-    return "images" if made.leaks_real_images else "synthetic images"
-
-
 def _collection(made: Provenance) -> str:
     """How the images came about; of those that may show patients nothing is claimed."""
     of_nobody = "" if made.leaks_real_images else " No image was taken of a patient."
@@ -162,7 +164,7 @@ def _croissant(said: Manifest, files: Mapping[str, bytes]) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": said.name,
-        "description": f"{said.images.count} {_kind(made)} of {len(said.classes)} classes. {made.privacy}",
+        "description": f"{said.images.count} {what_images(made)}s of {len(said.classes)} classes. {made.privacy}",
         "url": f"urn:sha256:{digest(files[tensors.PATH])}",
         "license": AGREEMENT,
         "creator": {"@type": "sc:Organization", "name": holder},

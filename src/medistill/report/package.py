@@ -1,7 +1,7 @@
 """The page on one package, for the receiver who decides whether to use it."""
 
 from medistill.package import Package, fingerprint
-from medistill.package.documents import in_a_sentence
+from medistill.package.documents import in_a_sentence, what_images
 from medistill.report.page import render
 from medistill.report.sheet import package_sheet
 
@@ -22,6 +22,7 @@ def render_package(package: Package, signed_by: str | None, trusted: bool) -> st
         "form": said.images,
         "training": said.training,
         "provenance": said.provenance,
+        "what": what_images(said.provenance),
         "terms": in_a_sentence(said.terms),
         "signed_by": signed_by,
         "signed_on": package.signed_on,

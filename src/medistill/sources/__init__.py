@@ -17,7 +17,7 @@ from medistill.sources.found import ALL, SPLITS, Found
 from medistill.sources.inspection import Inspection, inspect_source
 from medistill.sources.opening import open_source, split_off
 
-__all__ = ["Inspection", "inspect_source", "read_judged", "read_part", "read_source", "split_off"]
+__all__ = ["Inspection", "inspect_source", "read_judged", "read_part", "read_source"]
 
 _CUT_SEED = 0
 """Fixed on purpose: which images are tested on must not depend on a recipe's seed."""
@@ -62,10 +62,7 @@ def read_source(settings: SourceSettings) -> Splits:
             )
     notes = [*found.notes, *_unused(found, used)]
     if not found.named:
-        notes.append(
-            "The source has no class names, so classes go by their numbers, which mean nothing elsewhere: add them "
-            "(to an .npz as an array class_names) before you share a package."
-        )
+        notes.append("The source has no class names, so classes go by their numbers, which mean nothing elsewhere.")
     for name, fraction in (("test", settings.test_fraction), ("validation", settings.validation_fraction)):
         if name not in parts:
             train, parts[name] = cut(train, fraction, _CUT_SEED)
@@ -94,9 +91,8 @@ def read_part(source: str, size: int | None, channels: int, default: str | None 
     Raises:
         SourceError: the source cannot be read or has no such split.
     """
-    found = open_source(source, size, channels)
-    chosen = [default] if default in found.parts else list(found.parts)
-    return joined(list(found.labelled(chosen, size, channels).values()))
+    images, _ = _read(source, size, channels, default)
+    return images
 
 
 def read_judged(source: str, size: int | None, channels: int) -> tuple[LabelledImages, str]:
@@ -111,10 +107,15 @@ def read_judged(source: str, size: int | None, channels: int) -> tuple[LabelledI
     Raises:
         SourceError: the source cannot be read or has no such split.
     """
+    images, splits = _read(source, size, channels, "test")
+    return images, splits[0] if len(splits) == 1 else ALL
+
+
+def _read(source: str, size: int | None, channels: int, default: str | None) -> tuple[LabelledImages, list[str]]:
+    """The images that `read_part` promises, and the splits that they are of."""
     found = open_source(source, size, channels)
-    chosen = ["test"] if "test" in found.parts else list(found.parts)
-    images = joined(list(found.labelled(chosen, size, channels).values()))
-    return images, chosen[0] if len(chosen) == 1 else ALL
+    chosen = [default] if default in found.parts else list(found.parts)
+    return joined(list(found.labelled(chosen, size, channels).values())), chosen
 
 
 def _crossing(splits: Splits) -> list[str]:

@@ -176,9 +176,10 @@ def _splits_and_classes(inspection: Inspection) -> list[str]:
             "look good in plain accuracy."
         )
     if not inspection.named:
+        numbers = f"{', '.join(inspection.class_names[:4])}{', ...' if len(inspection.class_names) > 4 else ''}"
         found.append(
-            f"The classes have no names, only the numbers {', '.join(inspection.class_names[:4])}"
-            f"{', ...' if len(inspection.class_names) > 4 else ''}: find out what they mean before sharing anything."
+            f"The classes have no names, only the numbers {numbers}: find out what they mean and add it (to an .npz as "
+            "an array class_names) before sharing anything."
         )
     return found
 
