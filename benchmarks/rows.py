@@ -289,9 +289,10 @@ def _recipe(cell: Cell, data: Path, changes: dict[str, str]) -> Recipe:
     """What a cell asks for: the base, its set, its method."""
     own = {"seed": cell.seed, "distill.ipc": max(cell.ipc, 1)} | SETS[cell.images]
     own["name"] = f"{cell.images}-ipc{cell.ipc}-{cell.method}"
-    is_earlier = cell.method in ("ours", "ours-leaning") and cell.images in _TWENTY_STEPS_STILL
+    is_earlier = cell.method == "ours-twenty-steps"
+    is_earlier |= cell.method in ("ours", "ours-leaning") and cell.images in _TWENTY_STEPS_STILL
     own |= (_TWENTY_STEPS if is_earlier else METHODS.get(cell.method, {})) | SHORTER.get(cell.images, {})
-    if "distill.outer_steps" in own and not (is_earlier or cell.method == "ours-twenty-steps"):
+    if "distill.outer_steps" in own and not is_earlier:
         own["distill.outer_steps"] *= max(1, cell.ipc // 10)  # as recipes do that do not count them
     own["source.path"] = str(data / own["source.path"])
     return recipe_with(BASE, own, changes)

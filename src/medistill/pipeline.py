@@ -326,7 +326,7 @@ def seal(opened: Run, terms: Terms = NARROW) -> Products:
     assert row.rate is not None
     encoding = encoding_of(opened, distilled, Silence())
     package = seal_set(opened, distilled, row.rate, products.package, encoding, utility, terms)
-    sheet = package_sheet(package, f"{recipe.name}: synthetic images")
+    sheet = package_sheet(package, recipe.name)
     counts = dict(zip(opened.splits.train.class_names, opened.splits.train.counts.tolist(), strict=True))
     page = render_report(
         title=recipe.name,

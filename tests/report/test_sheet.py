@@ -1,11 +1,14 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from medistill.package import pack
 from medistill.report import sheet
-from medistill.report.sheet import contact_sheet
+from medistill.report.sheet import contact_sheet, package_sheet
+from samples import contents
 
 NAMES = ("normal", "pneumonia")
 
@@ -122,3 +125,12 @@ def test_the_caption_says_how_many_films_each_image_holds(written: list[str]) ->
 def test_letters_that_the_font_lacks_never_become_boxes(written: list[str]) -> None:
     contact_sheet(np.ones((1, 1, 8, 8), np.float32), np.array([0]), ("Ödem", "肺炎"), caption="a set")
     assert written[2:] == ["Odem", "class 2"]
+
+
+@pytest.mark.parametrize(("leaks", "said"), [(False, "toy: synthetic images"), (True, "toy: images")])
+def test_the_sheet_of_a_package_calls_nothing_synthetic_that_may_show_patients(
+    leaks: bool, said: str, written: list[str], tmp_path: Path
+) -> None:
+    provenance = contents()["provenance"].model_copy(update={"leaks_real_images": leaks})
+    package_sheet(pack(tmp_path / "toy.medistill", **contents(provenance=provenance)), "toy")
+    assert said in written

@@ -36,9 +36,7 @@ def write_pages(opened: Run, comparison: Comparison) -> None:
     # Where a cell came from elsewhere its package did not.
     sealed = {name: path for name in asked if (path := sealed_as(shown, name)).exists()}
     packages = {name: open_package(path, allow_unsigned=True) for name, path in sealed.items()}
-    sheets: dict[str, bytes] = {
-        name: package_sheet(package, f"{name}: synthetic images") for name, package in packages.items()
-    }
+    sheets: dict[str, bytes] = {name: package_sheet(package, name) for name, package in packages.items()}
     nearest: dict[str, bytes] = {
         name: _beside_nearest(name, package, opened.splits.train) for name, package in packages.items()
     }

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from medistill.package import Package
+from medistill.package.documents import what_images
 from medistill.package.tensors import HardOrSoft, Images
 
 WINDOW = "window 0 to 1: darker and brighter values are clipped"
@@ -96,13 +97,13 @@ def contact_sheet(
     return content.getvalue()
 
 
-def package_sheet(package: Package, caption: str) -> bytes:
-    """The contact sheet of a package's images."""
+def package_sheet(package: Package, name: str) -> bytes:
+    """The contact sheet of a package's images, under a name and what they are."""
     return contact_sheet(
         package.images,
         package.labels,
         package.class_names,
-        caption=caption,
+        caption=f"{name}: {what_images(package.manifest.provenance)}s",
         formation=package.manifest.training.formation or 1,
     )
 
