@@ -5,7 +5,7 @@ Commands import what they need when they run, so `--help`, `verify` and `show` w
 
 import typer
 
-from medistill.cli import holder, keys, receiver, research
+from medistill.cli import holder, keys, receiver, research, trainer
 
 app = typer.Typer(
     name="medistill",
@@ -29,8 +29,8 @@ for command in (
     research.tune,
     receiver.verify,
     receiver.show,
-    receiver.train,
-    receiver.reproduce,
+    trainer.train,
+    trainer.reproduce,
     receiver.export,
     receiver.merge,
     receiver.decrypt,
