@@ -358,6 +358,9 @@ def test_reading_the_test_split_is_recorded_once_a_comparison(tmp_path):
     run = opened(tmp_path)
     first = compare(run, Question(methods=("scratch",), seeds=2, final=True), Silence())
     assert (first.split, first.test_reads) == ("test", 1)
+    again = compare(run, Question(methods=("scratch",), seeds=2, final=True, against="scratch"), Silence())
+    assert again.test_reads == 1, "the same figures held against another row are no new reading"
+    assert compare(run, Question(methods=("scratch", "random"), seeds=2, final=True), Silence()).test_reads == 2
     assert compare(run, Question(methods=("scratch",), seeds=2), Silence()).split == "validation"
 
 

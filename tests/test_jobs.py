@@ -24,6 +24,12 @@ def draw(seed: int, shared: float, tick: Tick) -> np.ndarray:
     return product.numpy()
 
 
+def tell_much(argument: int, shared: None, tick: Tick) -> None:
+    """More ticks than a pipe holds."""
+    for _ in range(20_000):
+        tick(1)
+
+
 def threads(argument: int, shared: None, tick: Tick) -> int:
     return torch.get_num_threads()
 
@@ -59,6 +65,16 @@ def test_every_tick_is_heard_by_the_time_the_jobs_are_over():
 
     list(run_jobs(draw, [5, 6], 0.1, 2, hear_slowly))
     assert sum(heard) == 2 + 5 + 6
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_terminal_that_is_gone_ends_the_jobs_instead_of_stopping_them_for_ever(processes):
+    def refuse(count: int) -> None:
+        raise SystemExit(1)
+
+    with pytest.raises(SystemExit):
+        list(run_jobs(tell_much, [0, 1], None, processes, refuse))
+    assert sorted(ran(draw, [5, 6], 0.1, 2)[0]) == [0, 1], "new workers take the place of those that were ended"
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -213,6 +213,8 @@ def test_a_class_absent_from_the_judged_images_gives_no_figure_and_no_nan():
     assert found.balanced_accuracy.mean == pytest.approx(0.75)
     assert set(found.sensitivity) == {"a", "c"}
     assert found.specificity["b"].mean == pytest.approx(3 / 4)
+    # One of two a's is found and nothing else is taken for it; both c's are found.
+    assert found.macro_f1.mean == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_images_of_a_single_class_cannot_be_judged():

@@ -98,8 +98,18 @@ def test_a_distillation_that_was_begun_is_gone_on_with_whatever_memory_measures_
     assert begun.recipe.distill.micro_batch == 3
     assert fitted(asked, 165 * MEGABYTE)[0].recipe.distill.micro_batch == 6
     begun.distillation.mkdir(parents=True)
-    again, _ = fitted(asked, 165 * MEGABYTE)
-    assert again.distillation == begun.distillation
+    more, less = (fitted(asked, megabytes * MEGABYTE)[0] for megabytes in (165, 128))
+    assert more.distillation == less.distillation == begun.distillation
+    assert fitted(asked, 112 * MEGABYTE)[0].distillation != begun.distillation, "far too little is too little"
+
+
+@pytest.mark.usefixtures("made_up_costs")
+def test_a_run_without_teachers_is_not_refused_for_what_they_would_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medistill.plan.teaching", lambda run: Stage("teachers", 1.0, 500 * MEGABYTE, 0))
+    asked = _toy_run(tmp_path, **{"distill.objective": "dm"})
+    assert [stage.name for stage in fitted(asked, 300 * MEGABYTE)[1].stages] == ["distill", "evaluate"]
 
 
 @pytest.mark.usefixtures("made_up_costs")

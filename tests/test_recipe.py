@@ -279,6 +279,17 @@ def test_a_schedule_beyond_the_teachers_is_refused():
     assert fits.last_teacher_epoch == 7
 
 
+@pytest.mark.parametrize(("unseen", "twice"), [(["vit", "vgg11", "vit"], "vit"), (["vit", "convnet"], "convnet")])
+def test_a_network_that_would_count_double_is_refused(unseen, twice):
+    assert f"evaluate.unseen names {twice} twice" in refusal({"evaluate": {"unseen": unseen}})
+
+
+@pytest.mark.parametrize(("objective", "step", "learns"), [("mtt", 0.03, True), ("mtt", 0, False), ("dm", 0.03, False)])
+def test_a_rate_is_learned_where_the_objective_reads_it_and_steps_are_taken(objective, step, learns):
+    settings = recipe_from({"distill": {"objective": objective, "log_rate_step": step}}).distill
+    assert settings.learns_rate == learns
+
+
 def test_a_network_too_deep_for_the_images_is_refused():
     said = refusal({"source": {"image_size": 15}, "network": {"depth": 4}})
     assert "source.image_size must be at least 16; it is 15" in said

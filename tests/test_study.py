@@ -11,7 +11,7 @@ from medistill.images import LabelledImages
 from medistill.jobs import Silence
 from medistill.package import open_package
 from medistill.pipeline import open_run
-from medistill.report.study import headline
+from medistill.report.study import headline, render_study
 from medistill.study import Inquiry, forecast, share_out, study
 from medistill.study.hospitals import few_of_each
 from medistill.study.worth import worth
@@ -166,6 +166,8 @@ def test_a_test_split_is_read_once_for_all_scenarios(tmp_path):
     inquiry = Inquiry(own=(1,), rounds=(), seeds=1, final=True)
     found = study(opened(tmp_path, {"evaluate.networks": 1}), inquiry, Silence())
     assert (found.split, found.test_reads) == ("test", 1)
+    assert "no image in two of them; of patients this is not known" in render_study(found, "")
+    assert "no patient in two of them" in render_study(found.model_copy(update={"patients_apart": True}), "")
     assert {row.help for row in found.rows} == {"alone", "package", "packages", "pooled"}
 
 

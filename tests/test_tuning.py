@@ -37,8 +37,10 @@ def test_candidates_begin_with_the_recipe_and_keep_its_teachers():
 
 
 def test_an_objective_without_teachers_is_asked_for_rates_alone():
-    for one in candidates(recipe({"distill.objective": "dm"}), 4)[1:]:
+    for one in candidates(recipe({"distill.objective": "dsa"}), 4)[1:]:
         assert set(one) == {"image_rate", "inner_rate"}
+    for one in candidates(recipe({"distill.objective": "dm"}), 4)[1:]:
+        assert set(one) == {"image_rate"}, "DM trains no student"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,10 @@ class Record(BaseModel):
 
 
 class Figure(Record):
-    """A mean over `n` independent networks with its sample standard deviation (0 when n is 1)."""
+    """A mean over `n` networks with its sample standard deviation (0 when n is 1).
+
+    Where there are several seeds, the networks of one share their images: their spread is not that of independent sets.
+    """
 
     mean: Share
     sd: Share
@@ -262,10 +265,14 @@ class Sharing(Record):
 
 
 class Study(Record):
-    """What sharing is worth to a small hospital; `seeds` repetitions of everything, `networks` networks each."""
+    """What sharing is worth to a small hospital; `seeds` repetitions of everything, `networks` networks each.
+
+    `patients_apart` is whether it is known that no patient's images lie in two hospitals.
+    """
 
     title: str
     split: str
+    patients_apart: bool
     judged_images: dict[Scenario, int]
     classes: tuple[str, ...]
     ipc: int

@@ -98,7 +98,7 @@ def run_jobs(
         on_tick: told of every unit of work done, for a progress bar.
 
     Raises:
-        Whatever a job raises; jobs that have not begun are then dropped.
+        Whatever a job or `on_tick` raises; jobs that have not begun are then dropped.
     """
     if min(processes, len(arguments)) <= 1:
         threads = torch.get_num_threads()
@@ -112,27 +112,32 @@ def run_jobs(
     # Sent as bytes: tensors would otherwise travel through shared memory, which containers keep small.
     sent = pickle.dumps(shared)
     pool = _pool_of(processes)
-    listener = threading.Thread(target=_listen, args=(pool.ticks, on_tick), daemon=True)
+    failures: list[BaseException] = []
+    listener = threading.Thread(target=_listen, args=(pool.ticks, on_tick, failures), daemon=True)
     listener.start()
     try:
         pending = {pool.executor.submit(_work, job, argument, sent): index for index, argument in enumerate(arguments)}
         while pending:
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            if failures:
+                raise failures[0]
             for future in done:
                 yield pending.pop(future), future.result()
-    except BrokenProcessPool as error:
+    except BaseException as error:
+        # The listener may wait for ever for what a worker was about to say when it was ended: it is left, and silent.
+        failures.append(error)
         _end_pool()
-        raise StorageError(
-            "A worker process was ended by the system, most likely for want of memory. Lower machine.processes or the "
-            "batch sizes, and run the same command again: what was finished is kept. (A script of your own must work "
-            'under `if __name__ == "__main__":`, or its workers run the script once more and end.)'
-        ) from error
-    except BaseException:
-        _end_pool()
+        if isinstance(error, BrokenProcessPool):
+            raise StorageError(
+                "A worker process was ended by the system, most likely for want of memory. Lower machine.processes or "
+                "the batch sizes, and run the same command again: what was finished is kept. (A script of your own "
+                'must work under `if __name__ == "__main__":`, or its workers run the script once more and end.)'
+            ) from error
         raise
-    finally:
-        pool.ticks.put(None)
-        listener.join()
+    pool.ticks.put(None)
+    listener.join()
+    if failures:
+        raise failures[0]
 
 
 class _Pool:
@@ -203,6 +208,11 @@ def _work(job: Job, argument: Any, sent: bytes) -> Any:
         _give_back_memory()
 
 
-def _listen(ticks: Any, on_tick: Tick) -> None:
+def _listen(ticks: Any, on_tick: Tick, failures: list[BaseException]) -> None:
+    """Pass on what workers tell, also when nobody can hear it any more: a full queue would stop them for ever."""
     while (count := ticks.get()) is not None:
-        on_tick(count)
+        if not failures:
+            try:
+                on_tick(count)
+            except BaseException as error:  # a terminal that is gone ends a program with SystemExit
+                failures.append(error)

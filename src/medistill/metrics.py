@@ -165,6 +165,7 @@ def row(
     truth = images.labels
     answers = [each for repetition in said for each in repetition]
     guesses = [each.guess for each in answers]
+    occur = np.unique(truth)
     shares = _shares(truth, guesses, len(images.class_names))
     return Row(
         name=name,
@@ -176,7 +177,10 @@ def row(
         accuracy=Figure.of(shares.accuracy),
         balanced_accuracy=Figure.of(shares.balanced_accuracy),
         auc=Figure.of([each.auc for each in answers]),
-        macro_f1=Figure.of([sk.f1_score(truth, guess, average="macro", zero_division=0.0) for guess in guesses]),
+        macro_f1=Figure.of(
+            # Of classes that occur, as all means over classes are.
+            [sk.f1_score(truth, guess, labels=occur, average="macro", zero_division=0.0) for guess in guesses]
+        ),
         calibration_error=Figure.of([each.calibration_error for each in answers]),
         balanced_accuracy_interval=interval,
         sensitivity=_per_class(images.class_names, shares.sensitivity),

@@ -23,7 +23,7 @@ import torch
 from medistill import __version__, files
 from medistill.buffer import Buffer
 from medistill.distill import Distilled, distill, finished
-from medistill.errors import RecipeError
+from medistill.errors import RecipeError, SourceError
 from medistill.evaluate import Bench, evaluate, majority, standard_arms, synthetic_arm
 from medistill.evidence import Figure, Utility
 from medistill.files import append_line, read_json, storage_errors, write_json, write_whole
@@ -135,7 +135,7 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     """Read a recipe's images and state what the recipe left to the machine.
 
     Raises:
-        SourceError: the images cannot be read as described.
+        SourceError: the images cannot be read as described, or those to judge on are of one class.
         PackageError: a class has a name that no package could carry.
         RecipeError: a class has fewer images than the recipe asks for, the set would be too large for a package, or
             there is no GPU where it asks for one.
@@ -144,6 +144,7 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     check_class_names(splits.train.class_names)
     refuse_small_classes(recipe.distill, splits.train)
     refuse_endless_sets(recipe.distill, splits.train)
+    _refuse_one_class(splits)
     size = splits.train.pixels.shape[-1]
     sections = {
         "source": recipe.source.model_copy(update={"image_size": size}),
@@ -159,6 +160,17 @@ def open_run(recipe: Recipe, out: Path) -> Run:
     stated |= {name: section.model_dump(exclude_unset=True) for name, section in sections.items()}
     resolved = recipe_from(recipe.model_dump(exclude_unset=True) | stated)
     return Run(resolved, splits, splits.train.transform(), splits.fingerprint(), _identity(splits.test), out)
+
+
+def _refuse_one_class(splits: Splits) -> None:
+    """Hours later no area under a curve could be told of such images."""
+    for name, images in splits.parts.items():
+        found = [label for label, count in zip(images.class_names, images.counts, strict=True) if count]
+        if len(found) < 2:
+            raise SourceError(
+                f"Found images of {' and '.join(found) or 'no class'} alone in the {name} split; expected two classes "
+                "or more. Move images of others there, or remove the split to have one cut for you."
+            )
 
 
 def run(opened: Run, progress: Progress, final: bool = False, terms: Terms = NARROW) -> Products:
@@ -287,11 +299,21 @@ def bench_of(opened: Run) -> Bench:
     return Bench(opened.recipe, opened.splits.validation, networks, opened.processes)
 
 
-def images_to_judge(opened: Run, final: bool) -> tuple[LabelledImages, str]:
-    """The validation images or, with `final`, those of the test split, which is recorded; and what they are called."""
+def images_to_judge(opened: Run, final: bool, asked: str = "") -> tuple[LabelledImages, str]:
+    """The validation images or, with `final`, those of the test split, which is recorded; and what they are called.
+
+    A question that was asked before, and most likely interrupted, hears the same answer and is recorded once.
+
+    Args:
+        opened: whose images, and the recipe that asks.
+        final: read the test split.
+        asked: what is asked of it besides, where that is more than the recipe's own set.
+    """
     if not final:
         return opened.splits.validation, split_to_judge(final)
-    append_line(_test_reads(opened), opened.recipe.digest())
+    question = f"{opened.recipe.digest()} {asked}".rstrip()
+    if question not in _lines(_test_reads(opened)):
+        append_line(_test_reads(opened), question)
     return opened.splits.test, split_to_judge(final)
 
 
@@ -301,8 +323,8 @@ def split_to_judge(final: bool) -> str:
 
 
 def test_readings(opened: Run) -> int:
-    """How often the test split was read in this folder."""
-    return _count_lines(_test_reads(opened))
+    """How many questions were asked of the test split in this folder."""
+    return len(_lines(_test_reads(opened)))
 
 
 def seal(opened: Run, terms: Terms = NARROW) -> Products:
@@ -438,7 +460,7 @@ def seal_set(
             weight_decay=settings.weight_decay,
             schedule=settings.schedule,
             augment=recipe.augment,
-            inner_rate_learned=True,
+            inner_rate_learned=recipe.distill.learns_rate,
             formation=synthetic.formation if synthetic.formation > 1 else None,
             enlarging=synthetic.enlarging if synthetic.formation > 1 else None,
             class_offsets=synthetic.offsets or None,
@@ -489,8 +511,8 @@ def _identity(test: LabelledImages) -> str:
     return files.digest(test.labels.astype("<i8").tobytes() + groups + "\0".join(test.class_names).encode())
 
 
-def _count_lines(path: Path) -> int:
+def _lines(path: Path) -> list[str]:
     if not path.exists():
-        return 0
+        return []
     with storage_errors(path):
-        return len(path.read_text(encoding="utf-8").splitlines())
+        return path.read_text(encoding="utf-8").splitlines()

@@ -30,6 +30,8 @@ Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 Objective = Literal["mtt", "pruned", "soft-label", "dm", "dsa"]
 FOLLOW_TEACHERS: frozenset[Objective] = frozenset({"mtt", "pruned"})
+COMPARE_CLASSES: frozenset[Objective] = frozenset({"dm", "dsa"})
+"""The objectives that hold the real images of a class beside its synthetic ones: only pixels follow from that."""
 TableRow = Literal["random", "distilled", "full-natural", "full-balanced"]
 
 _FIRST_WAY = 0.4  # of all student steps together: ten of 0.04 were measured first
@@ -199,6 +201,11 @@ class DistillSettings(Section):
         return self.objective in FOLLOW_TEACHERS
 
     @property
+    def learns_rate(self) -> bool:
+        """Whether the student's rate is learned with the images."""
+        return self.objective not in COMPARE_CLASSES and self.log_rate_step > 0
+
+    @property
     def student_way(self) -> float:
         """How far a student goes in one outer step: its rate times its steps."""
         return self.inner_rate * self.student_steps
@@ -219,11 +226,11 @@ class DistillSettings(Section):
     @property
     def learns_labels(self) -> bool:
         """Whether labels move with the images: as `learn_labels` says, else wherever the objective can teach them."""
-        return self.objective not in ("dm", "dsa") if self.learn_labels is None else self.learn_labels
+        return self.objective not in COMPARE_CLASSES if self.learn_labels is None else self.learn_labels
 
     @model_validator(mode="after")
     def _labels_can_be_learned(self) -> Self:
-        if self.learn_labels and self.objective in ("dm", "dsa"):
+        if self.learn_labels and self.objective in COMPARE_CLASSES:
             raise ValueError(
                 f"objective = {self.objective!r} compares images class by class, so labels stay hard: "
                 "set learn_labels = false, or choose another objective"
@@ -390,6 +397,12 @@ class Recipe(Section):
             raise ValueError(
                 "nothing is distilled through batch norm: name resnet18bn in evaluate.unseen alone, and choose another "
                 "network"
+            )
+        judged = (self.network.architecture, *self.evaluate.unseen)
+        if twice := sorted(name for name in set(judged) if judged.count(name) > 1):
+            raise ValueError(
+                f"evaluate.unseen names {', '.join(twice)} twice, or the recipe's own network: it would count double. "
+                "Name networks that the images were not made for, each once"
             )
         size, depth = self.source.image_size, self.network.depth
         if size is not None and self.network.architecture == "convnet" and size < 2**depth:

@@ -97,8 +97,8 @@ def _candidate(recipe: Recipe, image: float, inner: float, steps: float, epochs:
     student_steps = settings.student_steps
     if settings.follows_teachers or settings.objective == "soft-label":
         student_steps = one["student_steps"] = _at(_STUDENT_STEPS, steps)
-    way = settings.student_way * _FACTOR ** (2 * inner - 1)
-    one["inner_rate"] = _rounded(way / student_steps)
+    if settings.objective != "dm":  # which trains no student
+        one["inner_rate"] = _rounded(settings.student_way * _FACTOR ** (2 * inner - 1) / student_steps)
     if settings.follows_teachers:
         furthest = recipe.last_teacher_epoch
         earliest = max(settings.min_start_epoch, settings.first_max_start_epoch if settings.window_steps else 0)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from medistill.baselines.encoders import PRETEXTS
 from medistill.baselines.selection import RULES
 from medistill.errors import RecipeError
-from medistill.recipe import FOLLOW_TEACHERS, Objective, Recipe, recipe_from
+from medistill.files import digest
+from medistill.recipe import COMPARE_CLASSES, FOLLOW_TEACHERS, Objective, Recipe, recipe_from
 
 OBJECTIVES: tuple[Objective, ...] = ("soft-label", "dm", "dsa", "mtt", "pruned")
 METHODS = ("scratch", *PRETEXTS, "transfer", "random", *RULES, *OBJECTIVES, "full")
@@ -51,6 +52,11 @@ class Question:
         if any(ipc < 1 for ipc in self.ipcs) or len(set(self.ipcs)) < len(self.ipcs):
             raise RecipeError(f"--ipc {','.join(map(str, self.ipcs))}: expected different numbers of 1 or more.")
 
+    @property
+    def of_the_test_split(self) -> str:
+        """What a final comparison asks of the test split, in short; how its answer is printed is no part of it."""
+        return digest(repr((sorted(self.methods), sorted(self.ipcs), self.seeds, self.timm)).encode())[:12]
+
     def turns(self, recipe: Recipe) -> "list[Turn]":
         """Seed by seed, and within a seed budget by budget."""
         budgets = self.ipcs or (recipe.distill.ipc,)
@@ -94,10 +100,10 @@ def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
     changed = recipe.distill.model_dump() | {"objective": objective}
     if objective not in FOLLOW_TEACHERS:
         changed |= {"learn_labels": None, "label_start": "class", "class_offsets": None}
-    if objective in ("dm", "dsa"):
+    if objective in COMPARE_CLASSES:
         rounds = min(recipe.distill.max_start_epoch, _MOST_ROUNDS)
         changed |= {"min_start_epoch": 0, "window_steps": 0, "max_start_epoch": rounds}
-    if objective in ("dm", "dsa") and recipe.distill.student_steps > _SHORT_STEPS:
+    if objective in COMPARE_CLASSES and recipe.distill.student_steps > _SHORT_STEPS:
         changed |= {
             "student_steps": _SHORT_STEPS,
             "inner_rate": recipe.distill.student_way / _SHORT_STEPS,

@@ -40,7 +40,7 @@ def compare(opened: Run, question: Question, progress: Progress) -> Comparison:
     Raises:
         MedistillError: see the stages.
     """
-    judged, split = pipeline.images_to_judge(opened, question.final)
+    judged, split = pipeline.images_to_judge(opened, question.final, question.of_the_test_split)
     turns = question.turns(opened.recipe)
     ipcs = tuple(dict.fromkeys(turn.recipe.distill.ipc for turn in turns))
     seeds = tuple(dict.fromkeys(turn.recipe.seed for turn in turns))

@@ -118,7 +118,8 @@ def _row(line: str, fields: dict[str, str], *, has_splits: bool) -> _Row:
         raise SourceError(f"{line} has no label; expected the name of a class. Add it or remove the line.")
     if has_splits and split_name(split) not in SPLITS:
         raise SourceError(
-            f"{line} has the split {split!r}; expected train, val or test. Correct it, or remove the column to have "
-            "the splits cut for you."
+            # What stands there may be a patient's name that a comma has moved.
+            f"{line} has an unknown word in the column split; expected train, val or test. Correct it, put what has a "
+            "comma in quotes, or remove the column to have the splits cut for you."
         )
     return _Row(str(name), label, group, split_name(split) if has_splits else ALL)

@@ -13,7 +13,7 @@ _SHARE_ELSEWHERE = 0.1  # of a class that is mostly seen at the other hospital
 
 @dataclass(frozen=True)
 class Hospitals:
-    """The training images of three hospitals; no patient is in two of them.
+    """The training images of three hospitals; no patient is in two of them, as far as groups tell patients apart.
 
     Attributes:
         a: of the large one, with all classes.

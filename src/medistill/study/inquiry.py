@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from medistill.errors import RecipeError
 from medistill.evidence import Scenario
+from medistill.files import digest
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Inquiry:
                 raise RecipeError(f"--{name} {said}: expected rising numbers of 1 or more, for instance 5,10,20.")
         if not self.own:
             raise RecipeError("--own : no number was given; expected some, for instance 5,10,20,50.")
+
+    @property
+    def of_the_test_split(self) -> str:
+        """What a final study asks of the test split, in short."""
+        return digest(repr((self.own, self.rounds, self.seeds, self.scenarios)).encode())[:12]
 
     @property
     def scenarios(self) -> tuple[Scenario, ...]:

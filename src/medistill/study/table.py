@@ -47,10 +47,10 @@ def study(opened: Run, inquiry: Inquiry, progress: Progress) -> Study:
     seeds = tuple(opened.recipe.seed + number for number in range(inquiry.seeds))
     for seed in seeds:  # whoever has too few images is told before hours of work
         sharing = [_sharing(scene) for scene in scenes(opened, elsewhere, inquiry, seed)]
-    shared, split = pipeline.images_to_judge(opened, inquiry.final)
+    shared, split = pipeline.images_to_judge(opened, inquiry.final, inquiry.of_the_test_split)
     judged = dict.fromkeys(inquiry.scenarios, shared)
     if "shifted" in judged:
-        judged["shifted"], _ = pipeline.images_to_judge(elsewhere, inquiry.final)
+        judged["shifted"], _ = pipeline.images_to_judge(elsewhere, inquiry.final, inquiry.of_the_test_split)
     lines: _Lines = {}
     begun = time.monotonic()
     for number, seed in enumerate(seeds):
@@ -63,7 +63,7 @@ def study(opened: Run, inquiry: Inquiry, progress: Progress) -> Study:
             ):
                 key = (attempt.scenario, attempt.help, attempt.own, attempt.rounds)
                 lines.setdefault(key, []).append(attempt)
-        found = _study(opened, seeds[: number + 1], split, judged, sharing, lines)
+        found = _study(opened, elsewhere, seeds[: number + 1], split, judged, sharing, lines)
         write_json(opened.out / "study.json", found.model_dump(mode="json"))
         write_whole(opened.out / "study.md", study_table(found).encode())
         write_whole(opened.out / "study.html", render_study(found, opened.recipe.to_toml()).encode())
@@ -75,6 +75,7 @@ def study(opened: Run, inquiry: Inquiry, progress: Progress) -> Study:
 
 def _study(
     opened: Run,
+    elsewhere: Run,
     seeds: tuple[int, ...],
     split: str,
     judged: Mapping[Scenario, LabelledImages],
@@ -82,6 +83,7 @@ def _study(
     lines: _Lines,
 ) -> Study:
     recipe = with_one_rate(opened.recipe)
+    sources = (opened,) if elsewhere is opened else (opened, elsewhere)
     rows = [
         row
         for scenario, images in judged.items()
@@ -90,17 +92,18 @@ def _study(
     return Study(
         title=recipe.name,
         split=split,
+        patients_apart=len(sources) == 1 and opened.splits.train.groups is not None,
         judged_images={scenario: len(images) for scenario, images in judged.items()},
         classes=opened.splits.train.class_names,
         ipc=recipe.distill.ipc,
         seeds=seeds,
         networks=recipe.evaluate.networks,
         rate=recipe.evaluate.rates[0],
-        test_reads=pipeline.test_readings(opened),
+        test_reads=sum(pipeline.test_readings(each) for each in sources),
         data_fingerprint=opened.fingerprint,
         recipe_digest=opened.recipe.digest(),
         software=pipeline.software(),
-        notes=opened.splits.notes,
+        notes=tuple(dict.fromkeys(note for each in sources for note in each.splits.notes)),
         sharing=tuple(sharing),
         rows=tuple(rows),
     )
