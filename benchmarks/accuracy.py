@@ -78,7 +78,7 @@ def _timed(recipe: Path, changes: dict[str, str], out: Path) -> list[dict[str, A
     # A folder for every recipe: teachers taken over from another would have cost nothing here.
     opened = pipeline.open_run(settings, out / f"{settings.name}-{settings.digest()[:12]}")
     pipeline.teach(opened, Silence())
-    teachers = float(recorded_stages(opened.folder / "stages.json")["teachers"]["seconds"])
+    teachers = float(recorded_stages(opened.clocks["teachers"])["teachers"]["seconds"])
     clock = _Clock(opened.folder / "clock.json")
     log = pipeline.distill_images(opened, clock).log
     every, last = opened.recipe.distill.validate_every, opened.recipe.distill.outer_steps

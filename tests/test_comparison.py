@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import medistill.comparison.contenders
 import medistill.evaluate
 import medistill.intervals
 import medistill.metrics
+import medistill.pipeline
 from medistill.buffer import Buffer
 from medistill.comparison import METHODS, Question, compare, forecast, quickened
 from medistill.comparison.cells import OF_TRAJECTORIES, cell_path, lacking, recall
@@ -29,6 +29,7 @@ from medistill.jobs import Silence
 from medistill.networks import pretrained
 from medistill.package import open_package
 from medistill.pipeline import open_run
+from medistill.plan import Stage
 from medistill.recipe import recipe_from
 from toys import Watch, recipe, write_npz
 
@@ -268,6 +269,18 @@ def test_one_method_that_diverges_does_not_cost_the_others_their_cells(tmp_path,
     watch = Watch()
     compare(opened(tmp_path), Question(methods=("scratch", "full"), seeds=1), watch)
     assert watch.advanced == 0
+
+
+def test_a_distillation_that_fails_does_not_cost_the_others_their_cells(tmp_path, monkeypatch):
+    def fails(*given):
+        raise MatchingError("nothing is left to match")
+
+    monkeypatch.setattr(medistill.pipeline, "distill_images", fails)
+    with pytest.raises(MatchingError, match="dm: nothing is left to match"):
+        compare(opened(tmp_path), Question(methods=("scratch", "dm"), seeds=1), Silence())
+    assert [path.name.partition("-")[0] for path in (tmp_path / "out/cells").iterdir()] == ["scratch"]
+    with pytest.raises(MatchingError, match="dm: nothing is left to match"):
+        compare(opened(tmp_path), Question(methods=("dm",), seeds=1), Silence())
 
 
 def test_who_is_judged_before_an_interruption_keeps_the_cell(tmp_path, monkeypatch):
@@ -523,22 +536,32 @@ def test_a_forecast_counts_what_a_comparison_will_train(tmp_path):
         "networks, all images",
     ]
     assert all(stage.seconds > 0 and stage.memory_bytes > 0 for stage in one.stages)
-    few = [stage.name for stage in forecast(run, Question(("random",), (1, 2), seeds=2)).stages]
-    assert few == ["networks, 1 a class", "networks, 2 a class"]
+    few = forecast(run, Question(("random",), (1, 2), seeds=2))
+    assert [stage.name for stage in few.stages] == ["networks, 1 a class", "networks, 2 a class"]
+    chosen = forecast(run, Question(("herding", "k-center"), seeds=1)).stages
+    assert [stage.name for stage in chosen] == ["networks, 2 a class", "networks, all images"]
     assert not (run.out / "work").exists()
 
 
+def test_the_predicted_disk_is_what_kept_networks_take(tmp_path):
+    run, question = opened(tmp_path), Question(("random", "byol", "full"), seeds=1)
+    predicted = forecast(run, question).disk_bytes
+    compare(run, question, Silence())
+    taken = sum(path.stat().st_size for path in (run.out / "work").rglob("*.safetensors"))
+    assert taken == pytest.approx(predicted, rel=0.3)
+
+
 def test_a_forecast_trains_on_films_where_images_hold_several(tmp_path, monkeypatch):
-    timed = []
+    asked = {}
 
-    def note(run, architecture, batch):
-        timed.append(batch)
-        return 1.0, 1
+    def note(run, name, trainings):
+        asked[name] = [each.images for each in trainings]
+        return Stage(name, 1.0, 1, 1)
 
-    monkeypatch.setattr(sys.modules[forecast.__module__], "training_step", note)
-    run = opened(tmp_path, {"distill.formation": 2, "distill.batch_size": 4, "evaluate.batch_size": 10})
+    monkeypatch.setattr(sys.modules[forecast.__module__], "side_by_side", note)
+    run = opened(tmp_path, {"distill.formation": 2, "distill.batch_size": 4})
     forecast(run, Question(("random", "mtt"), seeds=1))
-    assert sorted(timed) == [4, 8]  # 2 classes of 2 images, and 16 films in two batches
+    assert asked == {"networks, 2 a class": [4, 16]}  # 2 classes of 2 images, and of 2 x 2 x 2 films
 
 
 def test_a_forecast_leaves_out_what_cells_answer(whole, tmp_path):

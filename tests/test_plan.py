@@ -7,7 +7,7 @@ from medistill import files, pipeline
 from medistill.buffer import write_trajectory
 from medistill.errors import RecipeError, StorageError
 from medistill.pipeline import open_run
-from medistill.plan import Stage, fitted, plan, refuse_without_room
+from medistill.plan import Stage, _images_of_a_worker, fitted, plan, refuse_without_room
 
 
 def test_a_plan_predicts_every_stage_and_leaves_nothing_on_disk(tmp_path: Path) -> None:
@@ -16,6 +16,23 @@ def test_a_plan_predicts_every_stage_and_leaves_nothing_on_disk(tmp_path: Path) 
     assert [stage.name for stage in predicted.stages] == ["teachers", "distill", "evaluate"]
     assert all(stage.seconds > 0 and stage.memory_bytes > 50e6 for stage in predicted.stages)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_recipe_asks_for_besides_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medistill.plan.training_step", lambda *asked: (1.0 + (asked[3:] > (0.0,)), 100 * MEGABYTE))
+    usual, more = (
+        plan(_toy_run(tmp_path, **changes))
+        for changes in ({}, {"teachers.sharpness_radius": 0.1, "distill.encoding": "measured"})
+    )
+    assert more.stages[0].seconds == 2 * usual.stages[0].seconds, "each step of such a teacher takes two slopes"
+    assert more.stages[2].seconds > usual.stages[2].seconds, "every encoding is judged on validation"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_workers_hold_the_training_images_besides(tmp_path: Path, processes: int) -> None:
+    run = _toy_run(tmp_path, **{"machine.processes": processes})
+    size = run.splits.train.pixels.nbytes
+    assert _images_of_a_worker(run, 2) == (0 if processes == 1 else 4 * size)
 
 
 def test_twice_the_teachers_take_twice_the_disk(tmp_path: Path) -> None:
@@ -69,7 +86,7 @@ def made_up_costs(monkeypatch: pytest.MonkeyPatch) -> None:
         images = run.recipe.distill.micro_batch or 12
         return Stage("distill", 1.0, (100 + 10 * images + min(run.recipe.machine.keep_mb, 300)) * MEGABYTE, 0)
 
-    monkeypatch.setattr("medistill.plan.training_step", lambda run, architecture, batch: (1.0, 100 * MEGABYTE))
+    monkeypatch.setattr("medistill.plan.training_step", lambda *asked: (1.0, 100 * MEGABYTE))
     for name in ("own_bytes", "shared_bytes"):
         monkeypatch.setattr(f"medistill.plan.{name}", lambda device: 0)
     monkeypatch.setattr("medistill.plan.distillation", student)

@@ -89,6 +89,12 @@ class Run:
         return self.out / "work" / f"distill-{self._key(self.recipe.distillation_digest())}"
 
     @property
+    def clocks(self) -> dict[str, Path]:
+        """Where each stage records what it takes: beside what it makes, which other recipes may share."""
+        folders = {"teachers": self.buffer.folder, "distill": self.distillation, "evaluate": self.folder}
+        return {stage: folder / "stages.json" for stage, folder in folders.items()}
+
+    @property
     def buffer(self) -> Buffer:
         """The teachers' trajectories; shared by recipes that differ in distillation alone."""
         digest = self.recipe.digest("source", "network", "augment", "teachers")
@@ -196,7 +202,7 @@ def run(opened: Run, progress: Progress, final: bool = False, terms: Terms = NAR
 
 def teach(opened: Run, progress: Progress) -> Buffer:
     """Stage 1: train the teachers and record their trajectories."""
-    with timed(opened.folder / "stages.json", "teachers"):
+    with timed(opened.clocks["teachers"], "teachers"):
         return train_teachers(
             opened.recipe,
             opened.splits.train,
@@ -219,7 +225,7 @@ def distill_images(opened: Run, progress: Progress) -> Distilled:
             f"Found {opened.buffer.teachers - len(missing)} of {opened.buffer.teachers} teachers for this recipe and "
             "these images. Train them first: medistill teach, or let medistill run do every stage."
         )
-    with timed(opened.folder / "stages.json", "distill"):
+    with timed(opened.clocks["distill"], "distill"):
         torch.set_num_threads(opened.recipe.machine.threads or available_cores())
         return distill(
             opened.recipe,
@@ -244,7 +250,7 @@ def judge(opened: Run, progress: Progress, final: bool = False) -> Utility:
     distilled = _distilled(opened)
     judged, split = images_to_judge(opened, final)
     bench = bench_of(opened)
-    with timed(opened.folder / "stages.json", "evaluate"):
+    with timed(opened.clocks["evaluate"], "evaluate"):
         encoding = encoding_of(opened, distilled, progress)
         arms = standard_arms(recipe, splits.train, distilled.synthetic.stored_as(encoding))
         rows = [majority(splits.train, judged, split), *evaluate(bench, arms, judged, split, progress)]
@@ -362,7 +368,8 @@ def seal(opened: Run, terms: Terms = NARROW) -> Products:
         package_bytes=products.package.stat().st_size,
         stages=[
             (name, took["seconds"], int(took["peak_bytes"]))
-            for name, took in recorded_stages(opened.folder / "stages.json").items()
+            for clock in opened.clocks.values()
+            for name, took in recorded_stages(clock).items()
         ],
     )
     write_json(products.utility, utility.model_dump(mode="json"))

@@ -8,14 +8,15 @@ counted as still to do.
 import itertools
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import torch
 
 from medistill.errors import RecipeError, StorageError
-from medistill.evaluate import network_of, standard_arms
+from medistill.evaluate import network_of, standard_arms, synthetic_arm
 from medistill.files import free_bytes
 from medistill.jobs import Tick, run_jobs
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
@@ -23,7 +24,7 @@ from medistill.matching.trajectory import trajectory_distance
 from medistill.networks import FlatNetwork, Timm
 from medistill.objectives import Point, matched
 from medistill.pipeline import Run
-from medistill.recipe import COMPARE_CLASSES, Architecture, Device, Recipe
+from medistill.recipe import COMPARE_CLASSES, Architecture, Device, Encoding, EvaluateSettings, Recipe
 from medistill.report.words import size
 from medistill.synthetic import SyntheticSet, trusting_logits
 from medistill.train import Optimization, TrainingSet, even_batch, fresh, train
@@ -87,8 +88,8 @@ def fitted(opened: Run, budget: int) -> tuple[Run, Plan]:
     Raises:
         RecipeError: even one image at a time needs more.
     """
-    side_by_side = (teaching, _evaluation) if opened.recipe.distill.follows_teachers else (_evaluation,)
-    for stage in side_by_side:
+    several_at_once = (teaching, _evaluation) if opened.recipe.distill.follows_teachers else (_evaluation,)
+    for stage in several_at_once:
         while (cost := stage(opened)).memory_bytes > budget:
             fewer = min(opened.processes - 1, opened.processes * budget // cost.memory_bytes)
             if fewer < 1:
@@ -155,9 +156,13 @@ def teaching(opened: Run) -> Stage:
     """The teachers, several side by side."""
     recipe, buffer = opened.recipe, opened.buffer
     taking_turns = _taking_turns(recipe)
-    trials = [training_step(opened, architecture, recipe.teachers.batch_size) for architecture in taking_turns]
-    seconds, memory = statistics.mean(trial[0] for trial in trials), max(trial[1] for trial in trials)
-    size = round(statistics.mean(_network(opened, architecture).size for architecture in taking_turns))
+    trials = [
+        training_step(opened, architecture, recipe.teachers.batch_size, recipe.teachers.sharpness_radius)
+        for architecture in taking_turns
+    ]
+    seconds = statistics.mean(trial[0] for trial in trials)
+    memory = max(trial[1] for trial in trials) + _images_of_a_worker(opened, 1)
+    size = round(statistics.mean(network_of_run(opened, architecture).size for architecture in taking_turns))
     steps = math.ceil(len(opened.splits.train) / recipe.teachers.batch_size) * buffer.last_epoch * buffer.teachers
     processes = min(opened.processes, buffer.teachers)
     later_bytes = 4 if recipe.teachers.storage == "full" else 2
@@ -175,7 +180,7 @@ def distillation(opened: Run) -> Stage:
     if settings.objective in COMPARE_CLASSES:
         outer_seconds, memory = _comparison(opened, synthetic)
     else:
-        steps = [_outer_step(_network(opened, each), synthetic, recipe) for each in _taking_turns(recipe)]
+        steps = [_outer_step(network_of_run(opened, each), synthetic, recipe) for each in _taking_turns(recipe)]
         outer_seconds, memory = statistics.mean(step[0] for step in steps), max(step[1] for step in steps)
     outer = settings.outer_steps * outer_seconds
     at_once = min(opened.processes, settings.validate_networks)
@@ -256,26 +261,59 @@ def _inner_step(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe, k
 
 
 def _evaluation(opened: Run) -> Stage:
-    settings = opened.recipe.evaluate
+    recipe, stand_in = opened.recipe, _stand_in(opened)
+    arms = standard_arms(recipe, opened.splits.train, stand_in)
+    if recipe.distill.encoding == "measured":
+        arms += [synthetic_arm(recipe, stand_in) for _ in get_args(Encoding)]
+    each = networks_of_an_arm(recipe.evaluate)
+    return side_by_side(
+        opened, "evaluate", [Trainings(arm.architecture, len(arm.data), arm.epochs, each) for arm in arms]
+    )
+
+
+def networks_of_an_arm(settings: EvaluateSettings) -> int:
+    """How many networks are trained for a row, the rate search among them."""
     searched = settings.search_networks * len(settings.rates) if len(settings.rates) > 1 else 0
-    networks = searched + settings.networks
+    return searched + settings.networks
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Networks of one architecture, each trained on so many images for so many epochs.
+
+    `networks` is how many; a probe of features counts as the part of a network that it takes.
+    """
+
+    architecture: Architecture | Timm
+    images: int
+    epochs: int
+    networks: float
+
+
+def side_by_side(opened: Run, name: str, trainings: Sequence[Trainings]) -> Stage:
+    """The cost of evaluation networks, each of which is kept, as many at once as the run has processes."""
+    batch_size, place = opened.recipe.evaluate.batch_size, opened.recipe.machine.place
     seconds, memory, disk = 0.0, 0, 0
     steps: dict[tuple[Architecture | Timm, int], tuple[float, int]] = {}
-    for arm in standard_arms(opened.recipe, opened.splits.train, _stand_in(opened)):
-        network = _network(opened, arm.architecture)
-        batch = even_batch(len(arm.data), settings.batch_size)
-        key = (arm.architecture, batch)
+    for each in trainings:
+        key = (each.architecture, even_batch(each.images, batch_size))
         if key not in steps:
-            steps[key] = training_step(opened, arm.architecture, batch)
-        seconds += networks * arm.epochs * math.ceil(len(arm.data) / settings.batch_size) * steps[key][0]
+            steps[key] = training_step(opened, *key)
+        seconds += each.networks * each.epochs * math.ceil(each.images / batch_size) * steps[key][0]
         memory = max(memory, steps[key][1])
-        disk += networks * 4 * network.size
-    return Stage(
-        "evaluate",
-        seconds / opened.processes,
-        held_together(opened.processes, memory, opened.recipe.machine.place),
-        disk,
-    )
+        disk += math.ceil(each.networks) * 4 * network_of_run(opened, each.architecture).size
+    # Arms draw some of the real images, and learn from all of them.
+    held = held_together(opened.processes, memory + _images_of_a_worker(opened, 2), place)
+    return Stage(name, seconds / opened.processes, held, disk)
+
+
+def _images_of_a_worker(opened: Run, times: int) -> int:
+    """What a worker holds of the training images, which reach it so many times: the bytes that were sent, and the
+    images that it makes of them; on a GPU those that it learns from. This process has them anyway."""
+    size = opened.splits.train.pixels.nbytes
+    if opened.recipe.machine.place == "cuda":
+        return size
+    return 2 * times * size if opened.processes > 1 else 0
 
 
 def held_together(processes: int, each: int, device: Device) -> int:
@@ -283,7 +321,8 @@ def held_together(processes: int, each: int, device: Device) -> int:
     return shared_bytes(device) + (each if processes == 1 else processes * each + own_bytes(device))
 
 
-def _network(opened: Run, architecture: Architecture | Timm) -> FlatNetwork:
+def network_of_run(opened: Run, architecture: Architecture | Timm) -> FlatNetwork:
+    """What a network of this architecture is for the run's images."""
     images = opened.splits.train
     channels, size = images.pixels.shape[1:3]
     return network_of(opened.recipe, architecture, channels, size, len(images.class_names), opened.recipe.machine)
@@ -301,11 +340,14 @@ def _stand_in(opened: Run) -> SyntheticSet:
     return SyntheticSet(noise, targets, 1.0, images.class_names, opened.transform)
 
 
-def training_step(opened: Run, architecture: Architecture | Timm, batch_size: int) -> tuple[float, int]:
-    """Seconds of one step of ordinary training beside as many others as the run trains at once, and bytes of each."""
+def training_step(
+    opened: Run, architecture: Architecture | Timm, batch_size: int, sharpness_radius: float = 0.0
+) -> tuple[float, int]:
+    """Seconds of one step of training beside as many others as the run trains at once, and bytes of each, without the
+    images that are not in the batch; with a `sharpness_radius` a step takes two slopes."""
     images = opened.splits.train
     few = TrainingSet.of(images.take(np.arange(min(batch_size, len(images)))), opened.transform)
-    shared = (opened.recipe, architecture, few)
+    shared = (opened.recipe, architecture, few, sharpness_radius)
     for _ in range(2):  # in the first round workers load what they compute with
         trials = run_jobs(_train_briefly, range(opened.processes), shared, opened.processes, lambda count: None)
         found = [result for _, result in trials]
@@ -313,14 +355,16 @@ def training_step(opened: Run, architecture: Architecture | Timm, batch_size: in
 
 
 def _train_briefly(
-    number: int, shared: tuple[Recipe, Architecture | Timm, TrainingSet], tick: Tick
+    number: int, shared: tuple[Recipe, Architecture | Timm, TrainingSet, float], tick: Tick
 ) -> tuple[float, int]:
     """One batch an epoch, so that an epoch is a step."""
-    recipe, architecture, data = shared
+    recipe, architecture, data, radius = shared
     channels, size = data.pixels.shape[1:3]
     place = recipe.machine.place
     network = network_of(recipe, architecture, channels, size, data.targets.shape[1], recipe.machine)
-    how = Optimization(0.01, _STEPS_TIMED + 1, len(data), 0.9, 0.0, False, "natural", recipe.augment)
+    how = Optimization(
+        0.01, _STEPS_TIMED + 1, len(data), 0.9, 0.0, False, "natural", recipe.augment, sharpness_radius=radius
+    )
     steps = train(network, fresh(network, 0), data.on(place), how, lambda purpose: 0)
     return measured(lambda: next(steps), _STEPS_TIMED, place)
 

@@ -236,7 +236,16 @@ def test_terms_from_a_file_are_sealed_told_and_kept(place: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "arguments", [("run",), ("train", "x.medistill"), ("pack",), ("nonsense",), ("verify", "a", "b")]
+    "arguments",
+    [
+        ("run",),
+        ("train", "x.medistill"),
+        ("pack",),
+        ("pack", "recipes/demo.toml", "--rate", "0.1"),
+        ("pack", "--images", "films.npz", "--out", "x.medistill", "--set", "seed=1"),
+        ("nonsense",),
+        ("verify", "a", "b"),
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     assert medistill(*arguments).exit_code == 2

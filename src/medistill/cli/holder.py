@@ -179,13 +179,28 @@ def evaluate(
 def pack(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe whose set is distilled and judged.")] = None,
     settings: Settings = None,
-    out: OutFolder = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the run, or the file to write of --images. [default: runs/NAME-OF-RECIPE]",
+            show_default=False,
+        ),
+    ] = None,
     images: Annotated[
         str | None, typer.Option("--images", help="Seal these labelled images instead (npz, folder, zip, csv; #split).")
     ] = None,
     image_size: Annotated[int | None, typer.Option("--size", help="Bring --images to this many pixels.", min=8)] = None,
-    channels: Annotated[int, typer.Option("--channels", help="1 (grey) or 3 (color) for --images.")] = 1,
-    rate: Annotated[float, typer.Option("--rate", help="Learning rate that --images ask to be trained with.")] = 0.01,
+    channels: Annotated[
+        int | None,
+        typer.Option("--channels", help="1 (grey) or 3 (color) for --images. [default: 1]", show_default=False),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate", help="Learning rate that --images ask to be trained with. [default: 0.01]", show_default=False
+        ),
+    ] = None,
     key: Annotated[
         Path | None, typer.Option("--key", help="Sign the package with your NAME.key.", show_default=False)
     ] = None,
@@ -201,8 +216,12 @@ def pack(
     """
     if (recipe is None) == (images is None):
         raise typer.BadParameter("Give either a RECIPE or --images.")
-    if channels not in (1, 3):
+    if channels not in (None, 1, 3):
         raise typer.BadParameter("--channels is 1 or 3.")
+    if recipe is not None and (image_size, channels, rate) != (None, None, None):
+        raise typer.BadParameter("--size, --channels and --rate are about --images; change a recipe with --set.")
+    if images is not None and settings:
+        raise typer.BadParameter("--set changes a recipe, and --images has none.")
     granted = _terms(terms)
     signs = None if key is None else _signing(key, None, passphrase_file)
     if recipe is not None:
@@ -218,7 +237,7 @@ def pack(
         raise typer.BadParameter("--images needs --out FILE.medistill.")
     from medistill.pipeline import seal_images
 
-    package = seal_images(images, out, image_size, channels, rate, granted)
+    package = seal_images(images, out, image_size, channels or 1, 0.01 if rate is None else rate, granted)
     if signs is not None:
         package = signs(out)
     answer = {"package": str(out), "images": len(package.images), "digest": package.digest}

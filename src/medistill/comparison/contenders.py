@@ -40,7 +40,7 @@ class Contender:
 
 
 class Contenders:
-    """Every arm of one seed and one budget, made method by method: `of` has them.
+    """Every arm of one seed and one budget, made method by method: `of` has them, and `failed` why a method has none.
 
     Args:
         seeded: the run, with the seed and the budget of its recipe.
@@ -60,7 +60,13 @@ class Contenders:
         self._budget_bytes = png_bytes(self._budget.pixels.numpy())
         self._images = {"budget": self._budget.pixels, "all": torch.from_numpy(self._train.pixels)}
         self._encoders = self._learn_encoders()
-        self.of = {method: self._of(method) for method in METHODS if method in question.methods}
+        self.of: dict[str, list[Contender]] = {}
+        self.failed: list[MatchingError] = []
+        for method in (name for name in METHODS if name in question.methods):
+            try:
+                self.of[method] = self._of(method)
+            except MatchingError as error:  # hours of the others' work need not be lost with it
+                self.failed.append(MatchingError(f"{method}: {error}"))
 
     @property
     def pretrained(self) -> list[Pretrained]:

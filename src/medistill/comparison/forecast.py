@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medistill.baselines.encoders import PRETEXTS
 from medistill.baselines.pretraining import duration, pretrain
+from medistill.baselines.selection import RULES
 from medistill.comparison.cells import lacking
 from medistill.comparison.contenders import check_transfer
 from medistill.comparison.question import OBJECTIVES, Question, Turn, with_budget, with_objective
@@ -16,9 +17,18 @@ from medistill.jobs import Tick, run_jobs
 from medistill.networks import build
 from medistill.package import Transform
 from medistill.pipeline import Run
-from medistill.plan import Plan, Stage, distillation, held_together, teaching, training_step
+from medistill.plan import (
+    Plan,
+    Stage,
+    Trainings,
+    distillation,
+    held_together,
+    network_of_run,
+    networks_of_an_arm,
+    side_by_side,
+    teaching,
+)
 from medistill.recipe import FOLLOW_TEACHERS, Architecture, Recipe
-from medistill.train import even_batch
 from medistill.usage import measured
 
 _STEPS_TIMED = 3
@@ -58,12 +68,13 @@ def _pretraining(opened: Run, turns: Sequence[Turn]) -> list[Stage]:
         times[len(train)] += len({turn.recipe.seed for turn in asked})
         for architecture in ("vit",) if method == "mae" else (recipe.network.architecture, *recipe.evaluate.unseen):
             seconds, memory = 0.0, 0
+            disk = sum(times.values()) * 4 * network_of_run(opened, architecture).size
             for images, repetitions in times.items():
                 step, held = _pretraining_step(opened, method, architecture, images)
                 steps = math.prod(duration(recipe.pretrain, images))
                 seconds, memory = seconds + repetitions * steps * step, max(memory, held)
             held = held_together(opened.processes, memory, recipe.machine.place)
-            stages.append(Stage(f"{method} pre-training", seconds / opened.processes, held, 0))
+            stages.append(Stage(f"{method} pre-training", seconds / opened.processes, held, disk))
     return stages
 
 
@@ -92,27 +103,23 @@ def _pretrain_briefly(
 def _networks(opened: Run, turns: Sequence[Turn]) -> list[Stage]:
     """The networks of every row, the rate search among them."""
     recipe, settings, train = opened.recipe, opened.recipe.evaluate, opened.splits.train
-    each = settings.networks + (settings.search_networks * len(settings.rates) if len(settings.rates) > 1 else 0)
+    each = networks_of_an_arm(settings)
     backbones = (recipe.network.architecture, *settings.unseen)
     stages = []
     for ipc in dict.fromkeys(turn.recipe.distill.ipc for turn in turns):
-        seconds, memory = 0.0, 0
-        budgeted = [turn for turn in turns if turn.recipe.distill.ipc == ipc]
-        for (architecture, films), arms in _arms(budgeted, backbones).items():
+        trainings = []
+        for (architecture, films), arms in _arms([t for t in turns if t.recipe.distill.ipc == ipc], backbones).items():
             count = ipc * films * len(train.class_names)
-            step, held = training_step(opened, architecture, even_batch(count, settings.batch_size))
-            batches = math.ceil(count / settings.batch_size)
-            steps = batches * math.ceil(settings.steps / batches)
-            seconds, memory = seconds + arms * each * steps * step, max(memory, held)
-        if seconds:
-            held = held_together(opened.processes, memory, recipe.machine.place)
-            stages.append(Stage(f"networks, {ipc} a class", seconds / opened.processes, held, 0))
-    full = len(_with(turns, "full"))
-    if full:
-        step, held = training_step(opened, backbones[0], settings.batch_size)
-        steps = settings.full_epochs * math.ceil(len(train) / settings.batch_size)
-        held = held_together(opened.processes, held, recipe.machine.place)
-        stages.append(Stage("networks, all images", full * 2 * each * steps * step / opened.processes, held, 0))
+            epochs = math.ceil(settings.steps / math.ceil(count / settings.batch_size))
+            trainings.append(Trainings(architecture, count, epochs, arms * each))
+        if trainings:
+            stages.append(side_by_side(opened, f"networks, {ipc} a class", trainings))
+    everything = 2 * each * len(_with(turns, "full"))
+    # Whose features choose images: one network a seed, whatever the rules and budgets.
+    everything += len({turn.recipe.seed for turn in turns if set(turn.methods) & set(RULES)})
+    if everything:
+        trainings = [Trainings(backbones[0], len(train), settings.full_epochs, everything)]
+        stages.append(side_by_side(opened, "networks, all images", trainings))
     return stages
 
 

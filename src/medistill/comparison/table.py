@@ -96,7 +96,7 @@ def _cells(
     """The cell of every method; those that are not kept yet are made, trained together, and kept as each is judged.
 
     Raises:
-        MatchingError: networks of a method diverged; the cells of all others are kept by then.
+        MatchingError: a distillation failed or networks diverged; the cells of all other methods are kept by then.
     """
     paths = {name: cell_path(budgeted, question, name, split) for name in methods}
     networks = budgeted.recipe.evaluate.networks
@@ -107,19 +107,19 @@ def _cells(
         contenders = Contenders(budgeted, replace(question, methods=missing), progress)
         arms = [each.arm for of_method in contenders.of.values() for each in of_method]
         found = judge_each(pipeline.bench_of(budgeted), arms, judged, progress)
-        diverged: list[MatchingError] = []
+        failed = contenders.failed
         for method, of_method in contenders.of.items():
             said = [next(found) for _ in of_method]
             whole = [each for each in said if isinstance(each, Judged)]
-            diverged += [each for each in said if isinstance(each, MatchingError)]
+            failed += [each for each in said if isinstance(each, MatchingError)]
             if len(whole) < len(said):
                 continue
             findings = tuple(map(Finding.of, of_method, whole))
             pretrained = tuple(each for each in contenders.pretrained if each.method == method)
             cells[method] = Cell(findings, pretrained, pipeline.machine(budgeted))
             keep(paths[method], cells[method])
-        if diverged:
-            raise diverged[0]
+        if failed:
+            raise failed[0]
     return [cells[method] for method in paths]
 
 

@@ -1,11 +1,11 @@
 """What a study will cost, before it begins: a few steps of every kind, times how many there will be."""
 
 import math
+from dataclasses import replace
 
 from medistill.pipeline import Run
-from medistill.plan import Plan, Stage, distillation, held_together, teaching, training_step
+from medistill.plan import Plan, Trainings, distillation, side_by_side, teaching
 from medistill.study.inquiry import Inquiry
-from medistill.train import even_batch
 
 _MAKERS = 2
 
@@ -27,22 +27,17 @@ def forecast(opened: Run, inquiry: Inquiry) -> Plan:
     counts = [classes * own for own in inquiry.own]
     for packages in (1, 2):
         counts += [classes * (packages * films + own) for own in (0, *inquiry.own)]
-    small = 0.0
-    for batch in {even_batch(count, settings.batch_size) for count in counts}:
-        step, _ = training_step(opened, recipe.network.architecture, batch)
-        batches = [
-            math.ceil(count / settings.batch_size)
-            for count in counts
-            if even_batch(count, settings.batch_size) == batch
-        ]
-        small += step * sum(each * math.ceil(settings.steps / each) for each in batches)
-    step, memory = training_step(opened, recipe.network.architecture, settings.batch_size)
-    epoch = step * math.ceil(len(train) / settings.batch_size)
-    held = held_together(opened.processes, memory, recipe.machine.place)
-    for name, seconds in (
-        ("small hospital", small),
-        ("pooled", settings.full_epochs * epoch),
-        ("federation", max(inquiry.rounds, default=0) * epoch),
-    ):
-        stages.append(Stage(name, repetitions * seconds / opened.processes, held, 0))
+    own = recipe.network.architecture
+    small = [
+        Trainings(own, count, math.ceil(settings.steps / math.ceil(count / settings.batch_size)), repetitions)
+        for count in counts
+    ]
+    pooled = [Trainings(own, len(train), settings.full_epochs, repetitions)]
+    federated = [Trainings(own, len(train), max(inquiry.rounds, default=0), repetitions)]
+    federation = side_by_side(opened, "federation", federated)
+    stages += [
+        side_by_side(opened, "small hospital", small),
+        side_by_side(opened, "pooled", pooled),
+        replace(federation, disk_bytes=len(inquiry.rounds) * federation.disk_bytes),  # kept as they were after each
+    ]
     return Plan(tuple(stages))
