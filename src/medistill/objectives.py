@@ -24,7 +24,7 @@ from medistill.buffer import Buffer
 from medistill.matching.adjoint import Gradient, InnerStep, trajectory_gradient
 from medistill.matching.angle import angle_distance
 from medistill.matching.distribution import mean_distance
-from medistill.matching.gradient import slope_distance
+from medistill.matching.gradient import Labelled, pull_apart
 from medistill.matching.importance import importance
 from medistill.matching.pruning import easy_parameters, kept_parameters
 from medistill.matching.trajectory import trajectory_distance
@@ -204,7 +204,8 @@ def _match_features(recipe: Recipe, point: Point, real: TrainingSet) -> Matched:
         mean_distance(network.features(params, pair.real), network.features(params, pair.synthetic))
         for pair in _pairs(recipe, point, images, real)
     ]
-    return _to_pixels(distances, images, point, params, None)
+    value = torch.stack(distances).sum()
+    return _of_pixels(value.detach(), torch.autograd.grad(value, images)[0], point, params, None)
 
 
 def _match_slopes(recipe: Recipe, point: Point, real: TrainingSet) -> Matched:
@@ -212,26 +213,26 @@ def _match_slopes(recipe: Recipe, point: Point, real: TrainingSet) -> Matched:
     network = _network(recipe, point)
     draw = np.random.default_rng(recipe.seed_for(f"distill/step/{point.number}"))
     rounds = int(draw.integers(recipe.distill.max_start_epoch + 1))
-    params = _trained_on_the_set(recipe, point, network, rounds).requires_grad_()
+    params = _trained_on_the_set(recipe, point, network, rounds)
     images = point.images.detach().requires_grad_()
-    distances = []
+    value, to_images = torch.zeros_like(point.log_rate), torch.zeros_like(images)
     for pair in _pairs(recipe, point, images, real):
-        loss = cross_entropy(network(params, pair.real), pair.real_targets, len(pair.real))
-        own_loss = cross_entropy(network(params, pair.synthetic), pair.targets, len(pair.synthetic))
-        (slope,) = torch.autograd.grad(loss, params)
-        (own_slope,) = torch.autograd.grad(own_loss, params, create_graph=True)
-        distances.append(slope_distance(network.views(slope), network.views(own_slope)))
-    return _to_pixels(distances, images, point, params.detach(), rounds)
+        found = pull_apart(
+            network,
+            params,
+            Labelled(pair.real, pair.real_targets),
+            Labelled(pair.synthetic.detach(), pair.targets),
+            recipe.machine.keep_mb * 2**20,
+        )
+        value += found.distance
+        to_images += torch.autograd.grad(pair.synthetic, images, found.to_images)[0]
+    return _of_pixels(value, to_images, point, params, rounds)
 
 
-def _to_pixels(
-    distances: list[Tensor], images: Tensor, point: Point, params: Params, start_epoch: int | None
-) -> Matched:
-    """The gradient of a sum over classes to the pixels; labels and rate stay as they are."""
-    value = torch.stack(distances).sum()
-    (to_images,) = torch.autograd.grad(value, images)
+def _of_pixels(value: Scalar, to_images: Images, point: Point, params: Params, start_epoch: int | None) -> Matched:
+    """What moves the pixels alone; labels and rate stay as they are."""
     still = (torch.zeros_like(point.targets), torch.zeros_like(point.log_rate))
-    return Matched(Gradient(value.detach(), to_images, *still, params), start_epoch=start_epoch)
+    return Matched(Gradient(value, to_images, *still, params), start_epoch=start_epoch)
 
 
 class _Pair(NamedTuple):

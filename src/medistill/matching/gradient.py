@@ -5,12 +5,49 @@ Bilen, ICML 2021 (arXiv 2102.08259).
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medistill.shapes import Scalar
+from medistill.networks import FlatNetwork
+from medistill.shapes import Images, Params, Scalar, Targets
+
+
+class Labelled(NamedTuple):
+    """A batch of images with their labels."""
+
+    images: Images
+    targets: Targets
+
+
+class Pull(NamedTuple):
+    """How far two batches pull a network apart, and the gradient of that to the images of one of them."""
+
+    distance: Scalar
+    to_images: Images
+
+
+def pull_apart(network: FlatNetwork, params: Params, real: Labelled, synthetic: Labelled, keep_bytes: int = 0) -> Pull:
+    """`slope_distance` between two batches, and its gradient to the synthetic images: the distance asks for a change of
+    their slope, and what images do to a slope along a direction is an alignment.
+
+    Args:
+        network: any network.
+        params: where both batches pull it.
+        real: images, normalized, and a probability of every class for each.
+        synthetic: the same, of what is to pull alike.
+        keep_bytes: how much of a pass over the synthetic images may be kept instead of computing it again.
+    """
+    theirs = network.slope(params, *real, len(real.images)).params
+    passed = network.slope(params, *synthetic, len(synthetic.images), keep=keep_bytes > 0)
+    ours = passed.params.requires_grad_()
+    distance = slope_distance(network.views(theirs), network.views(ours))
+    (direction,) = torch.autograd.grad(distance, ours)
+    kept = passed.kept if passed.kept_bytes <= keep_bytes else None
+    found = network.alignment(params, *synthetic, len(synthetic.images), direction, kept)
+    return Pull(distance.detach(), found.images)
 
 
 def slope_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Scalar:
