@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import accuracy, gradient, training
+from benchmarks import accuracy, gradient, slopes, training
 from torch.nn import functional
 
 import toys
@@ -21,7 +21,7 @@ ARGUMENTS = [part for name, value in SHAPE.items() for part in (f"--{name}", str
 
 @pytest.fixture(autouse=True)
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (gradient, training):
+    for module in (gradient, slopes, training):
         monkeypatch.setattr(module, "can_compile", lambda device: False)
         monkeypatch.setattr(module, "precisions_of", lambda device: ["float32"])
         monkeypatch.setattr(module, "keep_freed_memory", lambda: None)
@@ -98,6 +98,15 @@ def test_training_is_measured_beside_the_plain_loop(capsys: pytest.CaptureFixtur
     training.main(["--size", "8", "--width", "4", "--depth", "2", "--images", "16", "--batch", "8", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["plain", "uncompiled"]
+
+
+def test_gradient_matching_is_measured_beside_a_differentiated_slope(capsys: pytest.CaptureFixture[str]) -> None:
+    slopes.main(["--size", "8", "--width", "4", "--depth", "2", "--real", "6", "--synthetic", "4", "--repeats", "1"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows][:2] == ["differentiated", "alignment,"]
+    errors = [float(row[-1]) for row in rows]
+    assert len(errors) == 3
+    assert max(errors) < 1e-4
 
 
 def test_the_unrolled_gradient_is_the_adjoints() -> None:
