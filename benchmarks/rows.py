@@ -4,8 +4,8 @@ A cell is one method, on one set, at one number of images a class, from one seed
 then networks trained on it by the fair protocol, their rate chosen on validation, and judged once on the test split.
 Finished cells are kept in `rows.json` with the digest of their recipe (of real images, without what only distilled ones
 ask for) and what every network said of every test image: work stops and goes on anywhere, a changed recipe is judged
-anew, and every interval can be computed again. All methods of a set share network, augmentation and the student's steps
-in all; what else a method asks for is in `METHODS`.
+anew, and every interval can be computed again. All methods of a set share network and augmentation, and those
+that train a student its steps in all; what else a method asks for is in `METHODS`.
 
     python -m benchmarks.rows --data FOLDER --work runs/rows                             all that is missing
     python -m benchmarks.rows --data FOLDER --work runs/rows --only cxr4-32/ipc10 --minutes 60   some of it
@@ -70,7 +70,8 @@ _TWENTY_STEPS = {
     "distill.outer_steps": 200,
 }
 _TWENTY_STEPS_STILL = ("mnist-28",)
-# Rivals ask `TEN_STEPS`: more outer steps, each shorter, with as many student steps in all. Stated rates are those that
+# Rivals ask `TEN_STEPS`: more outer steps, each shorter, with as many student steps in all. An outer step of DM, which
+# trains no student, or of DSA, which trains one up to where it looks from, counts as one of ten student steps. Stated rates are those that
 # were measured; who follows no teacher does not read how many there are.
 # Cazenavette et al., CVPR 2022 (arXiv 2203.11932): its images, and its teachers. Rates are from a short search
 # (docs/log.md).
@@ -106,7 +107,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     **{f"{rival}-four-films": TEN_STEPS | FOUR_FILMS | {"distill.objective": rival} for rival in ("dm", "dsa")},
     "mtt": _PUBLISHED,
-    # As far as its paper goes, with as many student steps in all.
+    # Twice the steps towards an epoch more, with as many student steps in all.
     "mtt-twenty-steps": _PUBLISHED
     | {
         "distill.student_steps": 20,

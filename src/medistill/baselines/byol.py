@@ -16,7 +16,7 @@ from medistill.baselines.pretraining import Pretext, features_of, perceptron
 from medistill.shapes import Features, Images, Scalar
 
 _HIDDEN, _PROJECTED = 512, 128  # published: 4096 and 256, for ResNet-50 and a million images
-_MOMENTUM = 0.99  # published: 0.996, for ten times as many steps
+_MOMENTUM = 0.99  # published: 0.996 at first, for hundreds of times as many steps
 
 
 class Seen(NamedTuple):

@@ -2,7 +2,8 @@
 
 A method is a *pretext*: an encoder, what else it needs while it learns, and a loss of two views of the same images. The
 loop is AdamW with a warm-up and half a cosine, the same for all methods; views are the house's augmentation, drawn
-wider than networks with labels see them. What is kept afterwards is the encoder alone.
+wider than networks with labels see them: unlike the published methods' they are never cropped to a part, blurred or
+flipped, which photographs bear and films do not. What is kept afterwards is the encoder alone.
 
 Methods that have no negative examples can collapse: every image gets the same features, and the loss looks splendid.
 So the loop reports the features' spread beside the loss.

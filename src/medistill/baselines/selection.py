@@ -19,7 +19,8 @@ Rule = Callable[[FeatureRows, int], Indices]
 def herding(features: FeatureRows, count: int) -> Indices:
     """Rows whose mean is the class's: each next one brings the mean of the chosen nearest to the mean of all.
 
-    Source: Welling, ICML 2009, as used by Rebuffi et al., CVPR 2017 (arXiv 1611.07725), algorithm 4.
+    Source: Welling, ICML 2009, as used by Rebuffi et al., CVPR 2017 (arXiv 1611.07725), algorithm 4, but of
+    features as they are, not brought to length 1.
     """
     mean, total = features.mean(0), np.zeros(features.shape[1])
     chosen: list[int] = []

@@ -12,7 +12,7 @@ from torch.nn import functional
 from medistill.baselines.pretraining import Pretext, features_of, perceptron
 from medistill.shapes import Features, Images, Scalar
 
-_HIDDEN, _PROJECTED, _NARROW = 512, 512, 128  # published: 2048, 2048, 512
+_HIDDEN, _PROJECTED, _NARROW = 512, 512, 128  # published: 2048, 2048, 512, and a projector of three layers
 
 
 class SimSiam(Pretext):

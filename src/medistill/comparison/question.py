@@ -94,7 +94,7 @@ def with_objective(recipe: Recipe, objective: Objective) -> Recipe:
 
     Labels are learned where the objective is about them, and stay hard where it cannot teach them; class offsets are
     stated where they help the objective and the recipe does not forbid them. DM and DSA move the pixels
-    once in an outer step, however long it is: they take shorter ones and more, with as many student steps in all, and
+    once in an outer step, however long it is: theirs counts as ten student steps, so they take more of them, and
     DSA looks from networks that are about as young as those it was searched with.
     """
     changed = recipe.distill.model_dump() | {"objective": objective}

@@ -52,7 +52,8 @@ def comparison_table(comparison: Comparison) -> str:
         "Class by class, one against the rest, in percent with 95 % intervals:",
         _class_table(comparison, "sensitivity"),
         _class_table(comparison, "specificity"),
-        "What images take to send; all are the training images as PNG files, at the size that networks see:",
+        "Harmonic mean: of each class's sensitivity and specificity.",
+        "Bytes to send, and their share of all training images as PNG files at the size that networks see:",
         _table((*_COST_HEAD, *lines), 1, [_cost_cells(cost) for cost in comparison.costs]),
     ]
     return "\n\n".join(parts) + "\n"
