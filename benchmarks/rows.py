@@ -71,8 +71,8 @@ _TWENTY_STEPS = {
 }
 _TWENTY_STEPS_STILL = ("mnist-28",)
 # Rivals ask `TEN_STEPS`: more outer steps, each shorter, with as many student steps in all. An outer step of DM, which
-# trains no student, or of DSA, which trains one up to where it looks from, counts as one of ten student steps. Stated rates are those that
-# were measured; who follows no teacher does not read how many there are.
+# trains no student, or of DSA, which trains one up to where it looks from, counts as one of ten student steps.
+# Stated rates are those that were measured; who follows no teacher does not read how many there are.
 # Cazenavette et al., CVPR 2022 (arXiv 2203.11932): its images, and its teachers. Rates are from a short search
 # (docs/log.md).
 _PUBLISHED_IMAGES = {
@@ -326,8 +326,10 @@ def _arm(cell: Cell, opened: pipeline.Run) -> Arm:
     if cell.method == OF_HALF_THE_SIDE:
         return small_arm(opened.recipe, cell.method, _halved(opened))
     if cell.method in CHOSEN:
-        (contender,) = Contenders(opened, Question(methods=(cell.method,)), Silence()).of[cell.method]
-        return contender.arm
+        contenders = Contenders(opened, Question(methods=(cell.method,)), Silence())
+        for failure in contenders.failed:
+            raise failure
+        return contenders.of[cell.method][0].arm
     if opened.recipe.distill.follows_teachers:
         pipeline.teach(opened, Silence())
     synthetic = pipeline.distill_images(opened, Silence()).synthetic

@@ -135,9 +135,12 @@ def test_every_reading_of_the_test_split_is_counted_in_the_evidence(films: Path,
     first, again = (pipeline.judge(run, Silence(), final=True) for _ in range(2))
     assert (first.split, first.test_reads) == ("test", 1)
     assert first == again, "the same question hears the same answer and counts once"
+    turned = run.with_images(dataclasses.replace(run.splits, train=run.splits.validation))
+    assert pipeline.images_to_judge(turned, final=True)[1] == "test"
+    assert pipeline.test_readings(run) == 2, "other training images ask another question"
     other = opened(films, tmp_path, seed=4)
     pipeline.run(other, Silence(), final=True)
-    assert pipeline.judge(other, Silence()).test_reads == 2
+    assert pipeline.judge(other, Silence()).test_reads == 3
 
 
 def test_recipes_that_differ_never_share_a_distillation(films: Path, tmp_path: Path) -> None:
@@ -198,6 +201,7 @@ def test_wall_time_and_memory_of_every_stage_are_recorded(films: Path, tmp_path:
             assert recorded_stages(clock)[stage]["seconds"] > 0
             assert recorded_stages(clock)[stage]["peak_bytes"] > 50e6
     assert list(recorded_stages(run.clocks["evaluate"])) == ["evaluate"]
+    assert "teachers" not in opened(films, tmp_path, **{"distill.objective": "dm"}).clocks
 
 
 def test_any_labelled_images_can_be_sealed_as_not_distilled_here(films: Path, tmp_path: Path) -> None:

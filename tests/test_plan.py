@@ -5,6 +5,7 @@ import pytest
 import toys
 from medistill import files, pipeline
 from medistill.buffer import write_trajectory
+from medistill.distill import CHECKPOINT
 from medistill.errors import RecipeError, StorageError
 from medistill.pipeline import open_run
 from medistill.plan import Stage, _images_of_a_worker, fitted, plan, refuse_without_room
@@ -26,6 +27,15 @@ def test_what_the_recipe_asks_for_besides_is_counted(tmp_path: Path, monkeypatch
     )
     assert more.stages[0].seconds == 2 * usual.stages[0].seconds, "each step of such a teacher takes two slopes"
     assert more.stages[2].seconds > usual.stages[2].seconds, "every encoding is judged on validation"
+
+
+@pytest.mark.usefixtures("made_up_costs")
+def test_one_process_is_tried_before_a_budget_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What several workers hold of the images, one process need not."""
+    held = lambda run, times: (run.processes > 1) * 200 * MEGABYTE  # noqa: E731
+    monkeypatch.setattr("medistill.plan._images_of_a_worker", held)
+    asked = _toy_run(tmp_path, **{"machine.processes": 4, "teachers.count": 4})
+    assert fitted(asked, 250 * MEGABYTE)[0].processes == 1
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -115,9 +125,10 @@ def test_a_distillation_that_was_begun_is_gone_on_with_whatever_memory_measures_
     assert begun.recipe.distill.micro_batch == 3
     assert fitted(asked, 165 * MEGABYTE)[0].recipe.distill.micro_batch == 6
     begun.distillation.mkdir(parents=True)
+    (begun.distillation / CHECKPOINT).touch()
     more, less = (fitted(asked, megabytes * MEGABYTE)[0] for megabytes in (165, 128))
     assert more.distillation == less.distillation == begun.distillation
-    assert fitted(asked, 112 * MEGABYTE)[0].distillation != begun.distillation, "far too little is too little"
+    assert fitted(asked, 112 * MEGABYTE)[1].memory_bytes <= 112 * MEGABYTE, "far too little is too little"
 
 
 @pytest.mark.usefixtures("made_up_costs")

@@ -37,6 +37,9 @@ from medistill.shapes import Images, Params
 from medistill.synthetic import SyntheticSet, starting_set, trusting_logits
 from medistill.train import TrainingSet, predict
 
+CHECKPOINT = "checkpoint.safetensors"
+"""What a distillation that has begun leaves in its folder."""
+
 _MOST_SKIPPED_IN_A_ROW = 10
 _CHECKPOINT_EVERY = 10
 _LEVELED_ON = 512  # training images of a class, all of a smaller one; of so many, offsets are known to about a tenth
@@ -101,7 +104,7 @@ def distill(
     """
     settings = recipe.distill
     learned = _begun(recipe, splits.train, transform)
-    checkpoint = None if folder is None else folder / "checkpoint.safetensors"
+    checkpoint = None if folder is None else folder / CHECKPOINT
     if folder is not None:
         remove_partials(folder)
     if checkpoint is not None and checkpoint.exists():
@@ -136,7 +139,7 @@ def finished(recipe: Recipe, splits: Splits, transform: Transform, folder: Path)
     Raises:
         StorageError: the checkpoint is damaged.
     """
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = folder / CHECKPOINT
     if not checkpoint.exists():
         return None
     learned = _begun(recipe, splits.train, transform)

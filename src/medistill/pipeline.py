@@ -7,7 +7,7 @@ decide it: two recipes never share a file by accident, and share it where they m
     OUT/work/buffer-KEY/     expert trajectories          (images, network, augmentation, teachers)
     OUT/work/networks/       evaluation networks          (a hash each)
     OUT/work/distill-KEY/    checkpoint                   (images, all that decides the set)
-    OUT/work/run-KEY/        utility, timing              (images, whole recipe)
+    OUT/work/run-KEY/        utility                      (images, whole recipe)
     OUT/NAME.medistill, utility.json, report.html, contact_sheet.png      the latest finished run
 """
 
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where this recipe on these images keeps its evidence and timing."""
+        """Where this recipe on these images keeps its evidence."""
         return self.out / "work" / f"run-{self._key(self.recipe.digest())}"
 
     @property
@@ -92,6 +92,8 @@ class Run:
     def clocks(self) -> dict[str, Path]:
         """Where each stage records what it takes: beside what it makes, which other recipes may share."""
         folders = {"teachers": self.buffer.folder, "distill": self.distillation, "evaluate": self.folder}
+        if not self.recipe.distill.follows_teachers:
+            del folders["teachers"]
         return {stage: folder / "stages.json" for stage, folder in folders.items()}
 
     @property
@@ -317,7 +319,7 @@ def images_to_judge(opened: Run, final: bool, asked: str = "") -> tuple[Labelled
     """
     if not final:
         return opened.splits.validation, split_to_judge(final)
-    question = f"{opened.recipe.digest()} {asked}".rstrip()
+    question = f"{opened.folder.name} {asked}".rstrip()  # the folder's name tells images, settings and versions
     if question not in _lines(_test_reads(opened)):
         append_line(_test_reads(opened), question)
     return opened.splits.test, split_to_judge(final)
@@ -367,9 +369,9 @@ def seal(opened: Run, terms: Terms = NARROW) -> Products:
         recipe_toml=recipe.to_toml(),
         package_bytes=products.package.stat().st_size,
         stages=[
-            (name, took["seconds"], int(took["peak_bytes"]))
-            for clock in opened.clocks.values()
-            for name, took in recorded_stages(clock).items()
+            (stage, took["seconds"], int(took["peak_bytes"]))
+            for stage, clock in opened.clocks.items()
+            if (took := recorded_stages(clock).get(stage)) is not None
         ],
     )
     write_json(products.utility, utility.model_dump(mode="json"))

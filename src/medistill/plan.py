@@ -15,8 +15,9 @@ from typing import get_args
 import numpy as np
 import torch
 
+from medistill.distill import CHECKPOINT
 from medistill.errors import RecipeError, StorageError
-from medistill.evaluate import network_of, standard_arms, synthetic_arm
+from medistill.evaluate import network_of, standard_arms
 from medistill.files import free_bytes
 from medistill.jobs import Tick, run_jobs
 from medistill.matching.adjoint import InnerStep, trajectory_gradient
@@ -91,14 +92,14 @@ def fitted(opened: Run, budget: int) -> tuple[Run, Plan]:
     several_at_once = (teaching, _evaluation) if opened.recipe.distill.follows_teachers else (_evaluation,)
     for stage in several_at_once:
         while (cost := stage(opened)).memory_bytes > budget:
-            fewer = min(opened.processes - 1, opened.processes * budget // cost.memory_bytes)
-            if fewer < 1:
+            if opened.processes == 1:
                 raise _does_not_fit(cost, budget)
+            # Alone a network needs less than its share: no worker holds the images again.
+            fewer = max(1, min(opened.processes - 1, opened.processes * budget // cost.memory_bytes))
             opened = _changed(opened, "machine", processes=fewer)
     asked_mb = opened.recipe.machine.keep_mb
     opened = _as_begun(_changed(opened, "machine", keep_mb=0))
-    enough = budget * _MEASURED_AGAIN if opened.distillation.exists() else budget
-    while (cost := distillation(opened)).memory_bytes > enough:
+    while (cost := distillation(opened)).memory_bytes > budget * (_MEASURED_AGAIN if _has_begun(opened) else 1):
         fewer_at_a_time = _halved(opened)
         if fewer_at_a_time is None:
             raise _does_not_fit(cost, budget)
@@ -112,9 +113,13 @@ def _as_begun(opened: Run) -> Run:
     """The run with the micro-batch of a distillation that an earlier call began: memory is never measured twice alike,
     and where it is near the budget another choice would begin anew."""
     candidate: Run | None = opened
-    while candidate is not None and not candidate.distillation.exists():
+    while candidate is not None and not _has_begun(candidate):
         candidate = _halved(candidate)
     return candidate or opened
+
+
+def _has_begun(opened: Run) -> bool:
+    return (opened.distillation / CHECKPOINT).exists()
 
 
 def _halved(opened: Run) -> Run | None:
@@ -261,14 +266,11 @@ def _inner_step(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe, k
 
 
 def _evaluation(opened: Run) -> Stage:
-    recipe, stand_in = opened.recipe, _stand_in(opened)
-    arms = standard_arms(recipe, opened.splits.train, stand_in)
-    if recipe.distill.encoding == "measured":
-        arms += [synthetic_arm(recipe, stand_in) for _ in get_args(Encoding)]
+    recipe = opened.recipe
+    arms = standard_arms(recipe, opened.splits.train, _stand_in(opened))
     each = networks_of_an_arm(recipe.evaluate)
-    return side_by_side(
-        opened, "evaluate", [Trainings(arm.architecture, len(arm.data), arm.epochs, each) for arm in arms]
-    )
+    trainings = [Trainings(arm.architecture, len(arm.data), arm.epochs, each) for arm in arms]
+    return side_by_side(opened, "evaluate", [*trainings, *choosing_an_encoding(opened)])
 
 
 def networks_of_an_arm(settings: EvaluateSettings) -> int:
@@ -281,13 +283,30 @@ def networks_of_an_arm(settings: EvaluateSettings) -> int:
 class Trainings:
     """Networks of one architecture, each trained on so many images for so many epochs.
 
-    `networks` is how many; a probe of features counts as the part of a network that it takes.
+    `networks` is how many, `part` how much of the usual time each takes: a probe of features needs less.
     """
 
     architecture: Architecture | Timm
     images: int
     epochs: int
-    networks: float
+    networks: int
+    part: float = 1.0
+
+
+def on_few(recipe: Recipe, architecture: Architecture, images: int, networks: int, part: float = 1.0) -> Trainings:
+    """Networks on a small set: passes over it until `evaluate.steps` steps are taken; see `Trainings`."""
+    batches = math.ceil(images / recipe.evaluate.batch_size)
+    return Trainings(architecture, images, math.ceil(recipe.evaluate.steps / batches), networks, part)
+
+
+def choosing_an_encoding(opened: Run, sets: int = 1) -> list[Trainings]:
+    """The networks that so many sets take where a set's encoding is measured."""
+    recipe = opened.recipe
+    if recipe.distill.encoding != "measured" or not sets:
+        return []
+    films = recipe.distill.ipc * recipe.distill.formation**2 * len(opened.splits.train.class_names)
+    networks = sets * len(get_args(Encoding)) * networks_of_an_arm(recipe.evaluate)
+    return [on_few(recipe, recipe.network.architecture, films, networks)]
 
 
 def side_by_side(opened: Run, name: str, trainings: Sequence[Trainings]) -> Stage:
@@ -299,9 +318,9 @@ def side_by_side(opened: Run, name: str, trainings: Sequence[Trainings]) -> Stag
         key = (each.architecture, even_batch(each.images, batch_size))
         if key not in steps:
             steps[key] = training_step(opened, *key)
-        seconds += each.networks * each.epochs * math.ceil(each.images / batch_size) * steps[key][0]
+        seconds += each.part * each.networks * each.epochs * math.ceil(each.images / batch_size) * steps[key][0]
         memory = max(memory, steps[key][1])
-        disk += math.ceil(each.networks) * 4 * network_of_run(opened, each.architecture).size
+        disk += each.networks * 4 * network_of_run(opened, each.architecture).size
     # Arms draw some of the real images, and learn from all of them.
     held = held_together(opened.processes, memory + _images_of_a_worker(opened, 2), place)
     return Stage(name, seconds / opened.processes, held, disk)

@@ -5,6 +5,8 @@ from torch.nn import functional
 
 from medistill.matching.gradient import Labelled, pull_apart
 from medistill.networks import FlatNetwork, build, cross_entropy
+from medistill.networks.convnet import ConvNet, convnet
+from medistill.networks.kernels import EAGER
 from medistill.recipe import NetworkSettings
 
 CLASSES = 3
@@ -30,15 +32,31 @@ def unrolled(network: FlatNetwork, params: Tensor, real: Labelled, synthetic: La
     return distance.detach(), torch.autograd.grad(distance, images)[0]
 
 
+SETTINGS = NetworkSettings(width=8, depth=2)
+NETWORKS = {
+    "written out": ConvNet(convnet(SETTINGS, 1, 8, CLASSES), EAGER),
+    "automatic": build(NetworkSettings(architecture="vit", width=8, depth=2), 1, 8, CLASSES),
+}
+
+
 @pytest.mark.parametrize("keep_bytes", [0, 100, 2**30])
-@pytest.mark.parametrize("architecture", ["convnet", "vit"])
-def test_the_gradient_is_that_of_differentiating_the_slope(architecture, keep_bytes):
-    network = build(NetworkSettings(architecture=architecture, width=8, depth=2), 1, 8, CLASSES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_gradient_is_that_of_differentiating_the_slope(name, keep_bytes):
+    network = NETWORKS[name]
     params, real, synthetic = network.initial(1).double(), batch(5, 1), batch(4, 2)
     found = pull_apart(network, params, real, synthetic, keep_bytes)
     distance, to_images = unrolled(network, params, real, synthetic)
     assert float(found.distance) == pytest.approx(float(distance), rel=1e-12)
     assert float((found.to_images - to_images).norm() / to_images.norm()) < 1e-9
+
+
+@pytest.mark.parametrize(("keep_bytes", "kept"), [(0, False), (100, False), (2**30, True)])
+def test_a_pass_is_kept_where_there_is_room_for_it(monkeypatch, keep_bytes, kept):
+    network, given = NETWORKS["written out"], []
+    alignment = network.alignment
+    monkeypatch.setattr(network, "alignment", lambda *asked: given.append(asked[-1]) or alignment(*asked))
+    pull_apart(network, network.initial(1).double(), batch(5, 1), batch(4, 2), keep_bytes)
+    assert [each is not None for each in given] == [kept]
 
 
 def test_batches_that_pull_alike_are_at_rest():

@@ -1,8 +1,8 @@
 """What a comparison will cost, before it begins: a few steps of every kind, times how many there will be."""
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,10 +21,12 @@ from medistill.plan import (
     Plan,
     Stage,
     Trainings,
+    choosing_an_encoding,
     distillation,
     held_together,
     network_of_run,
     networks_of_an_arm,
+    on_few,
     side_by_side,
     teaching,
 )
@@ -104,39 +106,43 @@ def _networks(opened: Run, turns: Sequence[Turn]) -> list[Stage]:
     """The networks of every row, the rate search among them."""
     recipe, settings, train = opened.recipe, opened.recipe.evaluate, opened.splits.train
     each = networks_of_an_arm(settings)
-    backbones = (recipe.network.architecture, *settings.unseen)
     stages = []
     for ipc in dict.fromkeys(turn.recipe.distill.ipc for turn in turns):
-        trainings = []
-        for (architecture, films), arms in _arms([t for t in turns if t.recipe.distill.ipc == ipc], backbones).items():
-            count = ipc * films * len(train.class_names)
-            epochs = math.ceil(settings.steps / math.ceil(count / settings.batch_size))
-            trainings.append(Trainings(architecture, count, epochs, arms * each))
+        budgeted = [turn for turn in turns if turn.recipe.distill.ipc == ipc]
+        trainings = [
+            on_few(recipe, architecture, ipc * films * len(train.class_names), arms * each, part)
+            for (architecture, films, part), arms in _arms(budgeted, (recipe.network.architecture, *settings.unseen))
+        ]
+        distilled = sum(name in OBJECTIVES for turn in budgeted for name in turn.methods)
+        trainings += choosing_an_encoding(opened.with_recipe(with_budget(recipe, ipc)), distilled)
         if trainings:
             stages.append(side_by_side(opened, f"networks, {ipc} a class", trainings))
     everything = 2 * each * len(_with(turns, "full"))
     # Whose features choose images: one network a seed, whatever the rules and budgets.
     everything += len({turn.recipe.seed for turn in turns if set(turn.methods) & set(RULES)})
     if everything:
-        trainings = [Trainings(backbones[0], len(train), settings.full_epochs, everything)]
+        trainings = [Trainings(recipe.network.architecture, len(train), settings.full_epochs, everything)]
         stages.append(side_by_side(opened, "networks, all images", trainings))
     return stages
 
 
-def _arms(turns: Sequence[Turn], backbones: Sequence[Architecture]) -> dict[tuple[Architecture, int], float]:
-    """How many arms of one budget each architecture has at so many films an image, a linear probe counted as what it
-    takes."""
-    arms: dict[tuple[Architecture, int], float] = defaultdict(float)
-    tuned = 1 + _PROBE  # with the same encoder once all is fine-tuned and once the classifier alone
-    several = {"transfer": tuned} | dict.fromkeys(PRETEXTS, 2 * tuned)
-    named = [(each.recipe.distill.formation, name) for each in turns for name in each.methods if name != "full"]
-    for formation, name in named:
-        films = formation**2 if name in OBJECTIVES else 1
-        for architecture in ("vit",) if name == "mae" else backbones:
-            arms[architecture, films] += several.get(name, 1)
-        if name == "mae" and "vit" not in backbones:
-            arms["vit", films] += 1  # from scratch, which a backbone has already
-    return arms
+def _arms(
+    turns: Sequence[Turn], backbones: Sequence[Architecture]
+) -> Iterable[tuple[tuple[Architecture, int, float], int]]:
+    """How many arms of one budget each architecture has at so many films an image that take such a part of the usual
+    time: with the same encoder once all is fine-tuned and once the classifier alone."""
+    arms: Counter[tuple[Architecture, int, float]] = Counter()
+    encoders = {"transfer": 1} | dict.fromkeys(PRETEXTS, 2)
+    for turn in turns:
+        for name in (each for each in turn.methods if each != "full"):
+            films = turn.recipe.distill.formation**2 if name in OBJECTIVES else 1
+            for architecture in ("vit",) if name == "mae" else backbones:
+                arms[architecture, films, 1.0] += encoders.get(name, 1)
+                if name in encoders:
+                    arms[architecture, films, _PROBE] += encoders[name]
+            if name == "mae" and "vit" not in backbones:
+                arms["vit", films, 1.0] += 1  # from scratch, which a backbone has already
+    return arms.items()
 
 
 def _mute(count: int) -> None:

@@ -55,7 +55,8 @@ class Question:
     @property
     def of_the_test_split(self) -> str:
         """What a final comparison asks of the test split, in short; how its answer is printed is no part of it."""
-        return digest(repr((sorted(self.methods), sorted(self.ipcs), self.seeds, self.timm)).encode())[:12]
+        asked = (sorted(self.methods), sorted(self.ipcs), self.seeds)
+        return digest(repr((*asked, self.natural, self.weights, self.timm)).encode())[:12]
 
     def turns(self, recipe: Recipe) -> "list[Turn]":
         """Seed by seed, and within a seed budget by budget."""

@@ -41,12 +41,13 @@ def pull_apart(network: FlatNetwork, params: Params, real: Labelled, synthetic: 
         keep_bytes: how much of a pass over the synthetic images may be kept instead of computing it again.
     """
     theirs = network.slope(params, *real, len(real.images)).params
-    passed = network.slope(params, *synthetic, len(synthetic.images), keep=keep_bytes > 0)
+    one = network.slope(params, synthetic.images[:1], synthetic.targets[:1], 1, keep=keep_bytes > 0)
+    fits = 0 < one.kept_bytes * len(synthetic.images) <= keep_bytes
+    passed = network.slope(params, *synthetic, len(synthetic.images), keep=fits)
     ours = passed.params.requires_grad_()
     distance = slope_distance(network.views(theirs), network.views(ours))
     (direction,) = torch.autograd.grad(distance, ours)
-    kept = passed.kept if passed.kept_bytes <= keep_bytes else None
-    found = network.alignment(params, *synthetic, len(synthetic.images), direction, kept)
+    found = network.alignment(params, *synthetic, len(synthetic.images), direction, passed.kept)
     return Pull(distance.detach(), found.images)
 
 

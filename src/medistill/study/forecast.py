@@ -1,11 +1,11 @@
 """What a study will cost, before it begins: a few steps of every kind, times how many there will be."""
 
-import math
 from dataclasses import replace
 
 from medistill.pipeline import Run
-from medistill.plan import Plan, Trainings, distillation, side_by_side, teaching
+from medistill.plan import Plan, Trainings, choosing_an_encoding, distillation, on_few, side_by_side, teaching
 from medistill.study.inquiry import Inquiry
+from medistill.study.scenes import with_one_rate
 
 _MAKERS = 2
 
@@ -28,10 +28,8 @@ def forecast(opened: Run, inquiry: Inquiry) -> Plan:
     for packages in (1, 2):
         counts += [classes * (packages * films + own) for own in (0, *inquiry.own)]
     own = recipe.network.architecture
-    small = [
-        Trainings(own, count, math.ceil(settings.steps / math.ceil(count / settings.batch_size)), repetitions)
-        for count in counts
-    ]
+    small = [on_few(recipe, own, count, repetitions) for count in counts]
+    small += choosing_an_encoding(opened.with_recipe(with_one_rate(recipe)), _MAKERS * makings)
     pooled = [Trainings(own, len(train), settings.full_epochs, repetitions)]
     federated = [Trainings(own, len(train), max(inquiry.rounds, default=0), repetitions)]
     federation = side_by_side(opened, "federation", federated)
