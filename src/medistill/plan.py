@@ -236,10 +236,8 @@ def _comparison(opened: Run, synthetic: SyntheticSet) -> tuple[float, int]:
 def _kept_bytes(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe) -> int:
     """What the activations of one student step take; 0 where the network cannot keep them."""
     place, count = recipe.machine.place, min(recipe.distill.batch_size or len(synthetic), len(synthetic))
-    one = network.slope(
-        network.initial(0).to(place), synthetic.images[:1].to(place), synthetic.targets[:1].to(place), 1, keep=True
-    )
-    return one.kept_bytes * count
+    images, targets = (each[:count].to(place) for each in (synthetic.images, synthetic.targets))
+    return network.kept_bytes(network.initial(0).to(place), images, targets)
 
 
 def _inner_step(network: FlatNetwork, synthetic: SyntheticSet, recipe: Recipe, kept_bytes: int) -> tuple[float, int]:

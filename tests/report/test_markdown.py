@@ -4,7 +4,7 @@ from medistill.report.markdown import comparison_table
 
 
 def test_every_row_is_a_line_of_the_table() -> None:
-    table, _, _ = comparison_table(made_up.comparison(*made_up.COMPARED)).partition("\n\nClass by class")
+    table, _, _ = comparison_table(made_up.comparison(*made_up.COMPARED)).partition("\n\nHarmonic mean: of each class")
     about, empty, head, rule, *rows = table.splitlines()
     assert about == "a table: 400 test images, mean ± sd of 5 networks over seeds 0, 1."
     assert not empty

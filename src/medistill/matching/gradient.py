@@ -41,8 +41,7 @@ def pull_apart(network: FlatNetwork, params: Params, real: Labelled, synthetic: 
         keep_bytes: how much of a pass over the synthetic images may be kept instead of computing it again.
     """
     theirs = network.slope(params, *real, len(real.images)).params
-    one = network.slope(params, synthetic.images[:1], synthetic.targets[:1], 1, keep=keep_bytes > 0)
-    fits = 0 < one.kept_bytes * len(synthetic.images) <= keep_bytes
+    fits = keep_bytes > 0 and network.kept_bytes(params, *synthetic) <= keep_bytes
     passed = network.slope(params, *synthetic, len(synthetic.images), keep=fits)
     ours = passed.params.requires_grad_()
     distance = slope_distance(network.views(theirs), network.views(ours))

@@ -144,6 +144,10 @@ class FlatNetwork:
         (slope,) = torch.autograd.grad(cross_entropy(self(leaf, images), targets, batch_size), leaf)
         return Slope(slope)
 
+    def kept_bytes(self, params: Params, images: Images, targets: Targets) -> int:
+        """How much `slope` keeps of a pass over these images, as the first of them tells; 0 where it cannot."""
+        return self.slope(params, images[:1], targets[:1], 1, keep=True).kept_bytes * len(images)
+
     @torch.no_grad()
     def head_slope(self, params: Params, images: Images, targets: Targets, batch_size: int) -> Tensor:
         """The classifier's part of `slope`, `head_size` numbers; nothing goes back through the features."""

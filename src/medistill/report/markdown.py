@@ -48,11 +48,11 @@ def comparison_table(comparison: Comparison) -> str:
     parts = [
         _escaped(about),
         _table(head, 3, [_cells(row) for row in comparison.rows]),
+        "Harmonic mean: of each class's sensitivity and specificity.",
         *map(_escaped, words.remarks(comparison.rows)),
         "Class by class, one against the rest, in percent with 95 % intervals:",
         _class_table(comparison, "sensitivity"),
         _class_table(comparison, "specificity"),
-        "Harmonic mean: of each class's sensitivity and specificity.",
         "Bytes to send, and their share of all training images as PNG files at the size that networks see:",
         _table((*_COST_HEAD, *lines), 1, [_cost_cells(cost) for cost in comparison.costs]),
     ]

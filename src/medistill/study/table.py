@@ -99,7 +99,7 @@ def _study(
         seeds=seeds,
         networks=recipe.evaluate.networks,
         rate=recipe.evaluate.rates[0],
-        test_reads=sum(pipeline.test_readings(each) for each in sources),
+        test_reads=sum({each.test_identity: pipeline.test_readings(each) for each in sources}.values()),
         data_fingerprint=opened.fingerprint,
         recipe_digest=opened.recipe.digest(),
         software=pipeline.software(),
